@@ -1,0 +1,3 @@
+"""Train, attack and compare robust spiking neural networks."""
+
+__version__ = "0.1.0"

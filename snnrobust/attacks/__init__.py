@@ -1,0 +1,1 @@
+"""Attacks, one search each; `base.py` guarantees budget, range and the absence of side effects."""

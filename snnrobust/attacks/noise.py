@@ -1,0 +1,42 @@
+"""Random perturbations: what an adversary that knows nothing would do, and the baseline to compare attacks with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from snnrobust.attacks.base import Attack
+from snnrobust.randomness import normal, uniform
+from snnrobust.settings import NonNegative, NonNegativeInt
+from snnrobust.spiking.classifier import Classifier
+from snnrobust.threat import Threat
+
+
+@dataclass(frozen=True)
+class UniformNoise(Attack):
+    """A uniformly random point of the threat set: for l_inf, `clip(x + eps U(-1, 1))`."""
+
+    threat: Threat
+    seed: NonNegativeInt = 0
+
+    def search(self, model: Classifier, x: Tensor, y: Tensor, index: Tensor) -> Tensor:
+        return self.threat.start(x, uniform(x, index, "noise", self.seed), model.bounds)
+
+
+@dataclass(frozen=True)
+class GaussianNoise(Attack):
+    """`clip(x + std N(0, 1))`. Not bounded in l_inf, hence no part of a worst case over a threat.
+
+    Args:
+        std: standard deviation, in units of the input.
+        seed: of the draws.
+    """
+
+    std: NonNegative
+    seed: NonNegativeInt = 0
+
+    threat = None
+
+    def search(self, model: Classifier, x: Tensor, y: Tensor, index: Tensor) -> Tensor:
+        return x + self.std * normal(x, index, "noise", self.seed)

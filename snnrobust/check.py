@@ -1,0 +1,129 @@
+"""Checks a composed config, whole, before anything heavy is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
+
+from annotated_types import Ge
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+
+from snnrobust.schema import ConfigError, check_node, unknown
+
+TRUSTED = frozenset({"snnrobust", "torch"})
+"""Packages that a config may name as `_target_`; others have to be named on the command line."""
+
+NODES = ("dataset", "encoder", "neuron", "model", "regularizer", "defence", "threat", "training", "tracker")
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
+Count = Annotated[int, Ge(1)]
+Seed = Annotated[int, Ge(0)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Suite(_Strict):
+    """Which attacks a run is judged by is in `attacks`; which of them give the headline metrics, here."""
+
+    name: str
+    headline: dict[Name, str]
+
+
+class Evaluation(_Strict):
+    batch_size: Count
+    seed: Seed
+
+
+class Root(_Strict):
+    """The top level: scalars by type, groups as mappings that are checked against their targets."""
+
+    dataset: dict[str, Any]
+    encoder: dict[str, Any]
+    neuron: dict[str, Any]
+    model: dict[str, Any]
+    regularizer: dict[str, Any]
+    defence: dict[str, Any]
+    threat: dict[str, Any]
+    training: dict[str, Any]
+    tracker: dict[str, Any]
+    suite: Suite
+    attacks: dict[Name, dict[str, Any]]
+    evaluation: Evaluation
+    seed: Seed
+    device: Annotated[str, StringConstraints(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
+    threads: Count
+    runs: str
+    force: bool
+
+
+def check(config: Mapping[str, Any], trusted: frozenset[str] = TRUSTED) -> None:
+    """Passes silently, or names every mistake.
+
+    Args:
+        config: resolved, plain containers.
+        trusted: packages whose names are allowed as `_target_`.
+
+    Raises:
+        ConfigError: with one line per mistake.
+    """
+    mistakes = [*_structure(config)]
+    if not mistakes:
+        mistakes = [*_targets("", config, trusted)]
+    if not mistakes:
+        nodes = {key: config[key] for key in NODES} | {f"attacks.{k}": v for k, v in config["attacks"].items()}
+        mistakes = [mistake for key, node in nodes.items() for mistake in check_node(key, node)]
+    if not mistakes:
+        mistakes = [*_together(config)]
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
+
+
+def _structure(config: Mapping[str, Any]) -> Iterator[str]:
+    try:
+        Root.model_validate(dict(config))
+    except ValidationError as error:
+        for detail in error.errors():
+            path = ".".join(map(str, detail["loc"]))
+            if detail["type"] == "extra_forbidden":
+                parent = {1: Root, 2: {"suite": Suite, "evaluation": Evaluation}.get(str(detail["loc"][0]), Root)}
+                yield unknown(path, str(detail["loc"][-1]), list(parent[len(detail["loc"])].model_fields))
+            elif detail["type"] == "missing":
+                yield f"{path}: missing; it has no default"
+            else:
+                yield f"{path}: got {detail['input']!r}; allowed: {detail['msg'].removeprefix('Input should be ')}"
+
+
+def _targets(key: str, node: Any, trusted: frozenset[str]) -> Iterator[str]:
+    """Targets in packages that nobody named; importing them could run anything."""
+    if isinstance(node, Mapping):
+        for name, value in node.items():
+            yield from _targets(f"{key}.{name}" if key else str(name), value, trusted)
+        target = node.get("_target_")
+        if target is not None and str(target).partition(".")[0] not in trusted:
+            yield (
+                f"{key}._target_: got {target!r}; allowed: {', '.join(sorted(trusted))}, "
+                f"and packages that the command line names ({key}._target_=...)"
+            )
+    elif isinstance(node, list):
+        for i, value in enumerate(node):
+            yield from _targets(f"{key}[{i}]", value, trusted)
+
+
+def _together(config: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong only in combination."""
+    dataset, encoder, attacks = config["dataset"], config["encoder"], config["attacks"]
+    if dataset.get("kind") != encoder.get("kind"):
+        yield (
+            f"encoder: got a code for {encoder.get('kind')}, but the dataset consists of {dataset.get('kind')}; "
+            "allowed: encoder=frames for events, any other for images"
+        )
+    held_out = dataset.get("validation", 0) + dataset.get("test", 0)
+    if held_out >= 1:
+        yield f"dataset.validation + dataset.test: got {held_out:g}; allowed: below 1, or the training split is empty"
+    for metric, attack in config["suite"]["headline"].items():
+        if attack not in attacks:
+            yield f"suite.headline.{metric}: got {attack!r}; allowed: {', '.join(attacks) or 'no attack is configured'}"
+    if "clean" in attacks:
+        yield "attacks.clean: the name is taken by the accuracy without an attack; choose another"

@@ -1,0 +1,273 @@
+"""The command `snnrobust` and its verbs."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from snnrobust import __version__
+from snnrobust.schema import ConfigError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from snnrobust.config import Composed
+    from snnrobust.run import Job
+
+USAGE = """\
+usage: snnrobust VERB ...
+
+  train [-m] [group=choice ...] [key=value ...]         train, attack, measure; -m sweeps over comma-separated values
+  evaluate checkpoint=RUN [-m] [key=value ...]          attack a saved model again, with other attacks or settings
+  report DIR ... [--out DIR] [--title TEXT]             tables, figures and one HTML page from any number of runs
+  describe [model=...] [dataset=...]                    layers, shapes, parameters
+
+  train --help     groups and their choices
+  --cfg job        print the composed config and stop
+  --version
+"""
+
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one verb and returns the exit status: 0 done, 1 failed, 2 wrong usage or config, 130 interrupted."""
+    verb, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    verbs: dict[str, Callable[[list[str]], int]] = {
+        "train": train,
+        "evaluate": evaluate,
+        "report": report,
+        "describe": describe,
+    }
+    if verb in ("-h", "--help", "help"):
+        print(USAGE, end="")
+        return 0
+    if verb == "--version":
+        print(f"snnrobust {__version__}")
+        return 0
+    if verb not in verbs:
+        return _fail(f"unknown verb {verb!r}; allowed: {', '.join(verbs)}", status=2)
+    try:
+        return verbs[verb](rest)
+    except ConfigError as error:
+        return _fail(str(error), status=2)
+    except KeyboardInterrupt:
+        return _fail("interrupted; finished runs are kept, the same command goes on with the others", INTERRUPTED)
+    except OSError as error:
+        return _fail(f"{error.filename or 'file system'}: {error.strerror or error}", status=1)
+
+
+def _fail(text: str, status: int) -> int:
+    for line in text.splitlines():
+        print(f"snnrobust: {line}", file=sys.stderr)
+    return status
+
+
+# --- train and evaluate
+
+
+def train(arguments: list[str]) -> int:
+    """One run, or with `-m` a sweep."""
+    return _launch("config", "train", arguments)
+
+
+def evaluate(arguments: list[str]) -> int:
+    """Attacks saved models again. The overrides of each model's own run are replayed first; later ones win."""
+    if _asks_for_help(arguments):
+        return _hydra("evaluate", "evaluate", arguments)
+    from snnrobust.config import expand, replayed
+
+    flags, overrides = _split(arguments)
+    given = [o for o in overrides if o.startswith("checkpoint=")]
+    if len(given) != 1:
+        raise ConfigError("checkpoint: missing; evaluate needs checkpoint=RUN (a run directory, or its checkpoint.pt)")
+    others = [o for o in overrides if o not in given]
+    status = 0
+    for (checkpoint,) in expand(given):
+        path = _checkpoint(checkpoint.removeprefix("checkpoint=").strip("'\""))
+        _refuse_training_keys(others)
+        earlier = _read_yaml(path.parent / "overrides.yaml")
+        status = max(status, _launch("evaluate", "evaluate", [*flags, *replayed(earlier, [*others, f"checkpoint='{path}'"])]))
+    return status
+
+
+def _checkpoint(given: str) -> Path:
+    from snnrobust.run import CHECKPOINT
+
+    path = Path(given)
+    path = path / CHECKPOINT if path.is_dir() else path
+    if not path.is_file():
+        raise ConfigError(f"checkpoint: got {given}; allowed: a run directory with {CHECKPOINT}, or that file")
+    return path
+
+
+def _refuse_training_keys(overrides: list[str]) -> None:
+    from snnrobust.config import touched
+    from snnrobust.identity import TRAINING_KEYS
+
+    for override in touched(overrides, TRAINING_KEYS, free=("dataset.root", "dataset.download")):
+        raise ConfigError(f"{override}: evaluate cannot change what the model was trained with; use train")
+
+
+def _launch(root: str, verb: str, arguments: list[str]) -> int:
+    """Checks every job of the command, then lets Hydra run them; the exit status counts failed runs."""
+    if _asks_for_help(arguments):
+        return _hydra(root, verb, arguments)
+    from snnrobust.config import compose, expand
+
+    flags, overrides = _split(arguments)
+    sweeping = "-m" in flags or "--multirun" in flags
+    jobs = [compose(root, job) for job in (expand(overrides) if sweeping else [overrides])]
+    if any(flag.startswith(("--cfg", "-c", "--info", "-i")) for flag in flags):
+        return _hydra(root, verb, arguments)
+    failures: list[str] = []
+    _hydra(root, verb, arguments, failures)
+    if sweeping:
+        print(f"{len(jobs)} runs: {len(jobs) - len(failures)} done, {len(failures)} failed")
+    for failure in failures:
+        _fail(failure, status=1)
+    return 1 if failures else 0
+
+
+def _hydra(root: str, verb: str, arguments: list[str], failures: list[str] | None = None) -> int:
+    """Runs the jobs of a command under `hydra.main`, in this process or wherever its launcher puts them."""
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+
+    from snnrobust.config import VERSION_BASE, folder, prepare
+    from snnrobust.run import RunFailed
+
+    collected = [] if failures is None else failures
+
+    def task(composed: DictConfig) -> None:
+        settings = HydraConfig.get()
+        try:
+            _run(_job(verb, composed, settings))
+        except RunFailed as error:
+            collected.append(str(error))
+
+    prepare()
+    # Hydra otherwise prints its own account of an error and exits.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    sys.argv = [f"snnrobust {verb}", *arguments]
+    try:
+        hydra.main(config_path=str(folder().resolve()), config_name=root, version_base=VERSION_BASE)(task)()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+def _job(verb: str, composed: DictConfig, settings: Any) -> Job:
+    """The job that Hydra composed, checked again: a launcher may have carried it to another machine."""
+    from snnrobust.check import check
+    from snnrobust.config import resolved, trusted
+    from snnrobust.identity import TRAINING_KEYS
+    from snnrobust.run import Job
+    from omegaconf import OmegaConf, open_dict
+
+    with open_dict(composed):
+        composed.hydra = settings
+    result: Composed = resolved(composed)
+    config = dict(result.config)
+    overrides = tuple(str(o) for o in settings.overrides.task)
+    checkpoint = config.pop("checkpoint", None)
+    group = Path(settings.sweep.dir).name if str(settings.mode).endswith("MULTIRUN") else None
+    if checkpoint is not None:
+        # The weights belong to the config as it was then, whatever the defaults have become.
+        saved = _read_yaml(Path(checkpoint).parent / "config.yaml")
+        data = {k: v for k, v in config["dataset"].items() if k in ("root", "download")}
+        config |= {key: saved[key] for key in TRAINING_KEYS}
+        config["dataset"] = {**saved["dataset"], **data}
+        overrides = tuple(o for o in overrides if not o.startswith("checkpoint="))
+    check(config, trusted(overrides))
+    return Job(config, result.choices, overrides, verb, Path(checkpoint) if checkpoint else None, group)
+
+
+def _run(job: Job) -> None:
+    """One job: shows the results that are there, or makes them."""
+    from snnrobust.console import Terminal, results_table, stdout
+    from snnrobust.run import finished, run
+
+    results = finished(job)
+    if results is None:
+        from snnrobust.config import build
+
+        experiment, tracker = build(job.config)
+        results = run(experiment, tracker, job, Terminal())
+    stdout().print(results_table(results))
+    print(f"results: {job.folder}/results.json")
+
+
+def _read_yaml(path: Path) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"checkpoint: {path} must lie beside it ({type(error).__name__})") from error
+
+
+def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Flags with their values, and overrides."""
+    flags = [a for i, a in enumerate(arguments) if a.startswith("-") or (i > 0 and arguments[i - 1] in _VALUED)]
+    return flags, [a for a in arguments if a not in flags]
+
+
+_VALUED = ("--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--config-name", "-cn", "--info", "-i")
+
+
+def _asks_for_help(arguments: Sequence[str]) -> bool:
+    return any(a in ("-h", "--help", "--hydra-help") for a in arguments)
+
+
+# --- describe
+
+
+def describe(arguments: list[str]) -> int:
+    """Layers, shapes and parameters of the classifier that a config gives; reads no data."""
+    if _asks_for_help(arguments):
+        return _hydra("config", "describe", arguments)
+    from snnrobust.config import build, compose
+
+    composed = compose("config", arguments)
+    experiment, _ = build(composed.config)
+    from snnrobust.console import stdout
+    from snnrobust.describe import layers_table
+
+    stdout().print(layers_table(experiment))
+    return 0
+
+
+# --- report
+
+
+def report(arguments: list[str]) -> int:
+    """Tables, figures and one page from any number of runs."""
+    import argparse
+
+    from snnrobust.console import stdout
+    from snnrobust.reporting.records import RecordError
+    from snnrobust.reporting.report import write_report
+
+    parser = argparse.ArgumentParser(prog="snnrobust report", description=report.__doc__)
+    parser.add_argument("runs", nargs="+", metavar="DIR", type=Path, help="run directories, or folders that hold them")
+    parser.add_argument("--out", type=Path, default=Path("report"), metavar="DIR", help="where to write (report)")
+    parser.add_argument("--title", default="Robustness of spiking networks", help="of the page")
+    try:
+        given = parser.parse_args(arguments)
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    try:
+        written = write_report(given.runs, given.out, title=given.title)
+    except RecordError as error:
+        return _fail(str(error), status=1)
+    stdout().print(written.summary.to_terminal())
+    print(f"report: {written.page}")
+    return 0
+
+
+warnings.filterwarnings("ignore", category=SyntaxWarning, module="torchattacks|spikingjelly|tonic")

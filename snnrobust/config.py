@@ -1,0 +1,235 @@
+"""From the command line to objects: composes configs with Hydra, says clearly what is wrong, and builds.
+
+With `cli.py` the only file that imports Hydra; neither torch nor any other heavy package is imported here until
+`build` is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from snnrobust.check import TRUSTED, check
+from snnrobust.schema import ConfigError, unknown
+
+if TYPE_CHECKING:
+    from snnrobust.experiment import Experiment
+    from snnrobust.tracking import Tracker
+
+VERSION_BASE = "1.3"
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A resolved config as plain containers, and the choice made in every group."""
+
+    config: Mapping[str, Any]
+    choices: Mapping[str, str]
+
+
+def folder() -> Path:
+    """Where the yaml files are: inside an installed package, or at the top of a source tree."""
+    inside = Path(__file__).parent / "conf"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "conf"
+
+
+def groups() -> dict[str, list[str]]:
+    """Config groups and their choices."""
+    found: dict[str, list[str]] = {}
+    for path in sorted(folder().rglob("*.yaml")):
+        group = path.parent.relative_to(folder()).as_posix()
+        if group != ".":
+            found.setdefault(group, []).append(path.stem)
+    return found
+
+
+def prepare() -> None:
+    """Registers `${frac:8/255}`, so that budgets read as they do in papers."""
+    OmegaConf.register_new_resolver("frac", lambda text: float(Fraction(str(text))), replace=True)
+
+
+def expand(overrides: Sequence[str]) -> list[list[str]]:
+    """The jobs of a sweep, in Hydra's order: the product of all values given with commas or sweep functions."""
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
+    return [list(job) for batch in BasicSweeper.split_arguments(parse(overrides), None) for job in batch]
+
+
+def parse(overrides: Sequence[str]) -> list[Override]:
+    """Parsed overrides.
+
+    Raises:
+        ConfigError: if one cannot be read.
+    """
+    parsed = []
+    for text in overrides:
+        try:
+            parsed += OverridesParser.create().parse_overrides([text])
+        except HydraException as error:
+            detail = str(error.__cause__ or error).splitlines()[0]
+            raise ConfigError(f"{text}: cannot be read ({detail}); allowed: key=value") from error
+    return parsed
+
+
+def compose(root: str, overrides: Sequence[str]) -> Composed:
+    """Composes `conf/<root>.yaml` with the overrides of one job and checks the result.
+
+    Raises:
+        ConfigError: with one line per mistake.
+    """
+    prepare()
+    parsed = parse(overrides)
+    for override in parsed:
+        _check_choice(override)
+    with initialize_config_dir(str(folder().resolve()), version_base=VERSION_BASE):
+        chosen = _compose(root, [o.input_line for o in parsed if _is_group(o)])
+        for override in parsed:
+            _check_key(override, chosen)
+        composed = _compose(root, list(overrides))
+    result = resolved(composed)
+    check({k: v for k, v in result.config.items() if k != "checkpoint"}, trusted(overrides))
+    return result
+
+
+def _compose(root: str, overrides: list[str]) -> DictConfig:
+    try:
+        return hydra_compose(root, overrides, return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_first_line(error)) from error
+
+
+def resolved(composed: DictConfig) -> Composed:
+    """Plain containers without Hydra's own node.
+
+    Raises:
+        ConfigError: if a value is missing or an interpolation fails.
+    """
+    try:
+        choices = OmegaConf.to_container(composed.hydra.runtime.choices)
+        own = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+        content = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(_first_line(error)) from error
+    assert isinstance(choices, dict) and isinstance(content, dict)
+    named = {str(k): str(v) for k, v in choices.items() if not str(k).startswith("hydra") and v is not None}
+    return Composed({str(k): v for k, v in content.items()}, named)
+
+
+def trusted(overrides: Sequence[str]) -> frozenset[str]:
+    """The packages that a `_target_` may come from: ours, torch, and those that the command line names as target."""
+    named = {o.get_value_string() for o in parse(overrides) if (o.key_or_group or "").endswith("_target_")}
+    return TRUSTED | {target.strip("'\"").partition(".")[0] for target in named}
+
+
+def _is_group(override: Override) -> bool:
+    return override.key_or_group in groups() or override.key_or_group.startswith("hydra/")
+
+
+def _check_choice(override: Override) -> None:
+    choices = groups().get(override.key_or_group)
+    if override.is_sweep_override():
+        raise ConfigError(f"{override.input_line}: several values need -m (--multirun), or brackets for a list")
+    if choices is None or override.is_delete():
+        return
+    given = override.value()
+    for choice in given if isinstance(given, list) else [given]:
+        if choice is not None and str(choice) not in choices:
+            raise ConfigError(f"{override.key_or_group}: got {choice!r}; allowed: {', '.join(choices)}")
+
+
+def _check_key(override: Override, chosen: DictConfig) -> None:
+    """Refuses keys that do not exist (Hydra does too, in four lines and without a suggestion)."""
+    if _is_group(override) or override.is_add() or override.is_force_add() or override.is_delete():
+        return
+    node: Any = chosen
+    done: list[str] = []
+    for part in override.key_or_group.split("."):
+        done.append(part)
+        if isinstance(node, DictConfig):
+            if part not in node:
+                allowed = [str(key) for key in node if key != "hydra" and not str(key).startswith("_")]
+                raise ConfigError(unknown(".".join(done), part, allowed))
+            node = node._get_node(part)
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    key = next((line.partition("full_key:")[2].strip() for line in lines if line.startswith("full_key:")), "")
+    text = lines[0] if lines else type(error).__name__
+    return f"{key}: {text}" if key else text
+
+
+def build(config: Mapping[str, Any]) -> tuple[Experiment, Tracker]:
+    """The objects that a checked config describes. Imports torch.
+
+    Raises:
+        ConfigError: if an object refuses its settings in combination.
+    """
+    import torch
+
+    from snnrobust.experiment import Experiment, resolve_device
+
+    torch.set_num_threads(config["threads"])
+    try:
+        parts = {key: instantiate(key, config[key]) for key in ("dataset", "encoder", "neuron", "model", "regularizer",
+                                                                "defence", "training", "threat", "tracker")}  # fmt: skip
+        attacks = {name: instantiate(f"attacks.{name}", node) for name, node in config["attacks"].items()}
+        device = resolve_device(config["device"])
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    tracker = parts.pop("tracker")
+    experiment = Experiment(
+        **parts,
+        attacks=attacks,
+        headline=dict(config["suite"]["headline"]),
+        batch_size=config["evaluation"]["batch_size"],
+        evaluation_seed=config["evaluation"]["seed"],
+        seed=config["seed"],
+        device=device,
+    )
+    return experiment, tracker
+
+
+def instantiate(key: str, node: Mapping[str, Any]) -> Any:
+    """One object from its node.
+
+    Raises:
+        ValueError: if it refuses its settings; the message begins with the key.
+    """
+    from hydra.errors import InstantiationException
+    from hydra.utils import instantiate as hydra_instantiate
+
+    try:
+        return hydra_instantiate(OmegaConf.create(dict(node)), _convert_="all")
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, ValueError):
+            text = str(cause)
+            raise ValueError(text if text.startswith(key) else f"{key}.{text}") from error
+        raise ValueError(f"{key}: {_first_line(error)}") from error
+
+
+def replayed(earlier: Sequence[str], later: Sequence[str]) -> list[str]:
+    """Overrides of an earlier command followed by those of a later one, which win key by key."""
+    keys = {o.get_key_element().lstrip("+~") for o in parse(later)}
+    kept = [o.input_line for o in parse(earlier) if o.get_key_element().lstrip("+~") not in keys]
+    return [line for line in kept if line is not None] + list(later)
+
+
+def touched(overrides: Sequence[str], keys: Sequence[str], free: Sequence[str]) -> Iterator[str]:
+    """Overrides that set one of the top-level `keys`, apart from the dotted names in `free`."""
+    for override in parse(overrides):
+        name = override.key_or_group.partition("@")[0]
+        if name.replace("/", ".").partition(".")[0] in keys and name not in free:
+            yield str(override.input_line)

@@ -1,0 +1,69 @@
+"""What the terminal shows: progress bars (quiet where nobody looks) and tables."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+PERCENT = "{:.1f} %"
+
+
+def stdout() -> Console:
+    return Console(highlight=False)
+
+
+def stderr() -> Console:
+    return Console(stderr=True, highlight=False)
+
+
+class Terminal:
+    """Progress on standard error. Nothing is drawn into a pipe or in CI, where bars only fill logs."""
+
+    def __init__(self) -> None:
+        self.console = stderr()
+        self.quiet = not self.console.is_terminal or bool(os.environ.get("CI"))
+
+    def say(self, text: str) -> None:
+        self.console.print(text, markup=False)
+
+    @contextmanager
+    def training(self, name: str, steps: int) -> Iterator[Callable[[float, float], None]]:
+        with self._bar(name, steps) as advance:
+            yield lambda loss, accuracy: advance(1, f"loss {loss:.3f}  accuracy {PERCENT.format(100 * accuracy)}")
+
+    @contextmanager
+    def evaluation(self, name: str, samples: int) -> Iterator[Callable[[int, float], None]]:
+        with self._bar(name, samples) as advance:
+            yield lambda done, accuracy: advance(done, f"accuracy {PERCENT.format(100 * accuracy)}")
+
+    @contextmanager
+    def _bar(self, name: str, total: int) -> Iterator[Callable[[int, str], None]]:
+        columns = (
+            TextColumn("{task.description:<16}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+            TextColumn("{task.fields[status]}"),
+        )  # fmt: skip
+        with Progress(*columns, console=self.console, disable=self.quiet) as bar:
+            task = bar.add_task(name, total=total, status="")
+            yield lambda done, status: bar.update(task, advance=done, status=status)
+
+
+def results_table(results: Mapping[str, Any]) -> Table:
+    """The measures of one run, for the terminal."""
+    eps = results["config"]["threat"]["eps"]
+    title = f"{results['choices'].get('dataset')} / {results['choices'].get('model')}, eps {eps:g}, test split"
+    table = Table(title=title, title_justify="left")
+    table.add_column("measure")
+    table.add_column("value", justify="right")
+    repeated = {m for m, attack in results["config"]["suite"]["headline"].items() if m != f"{attack}_accuracy"}
+    for name, value in results["metrics"].items():
+        if name.startswith("validation") or name in repeated:
+            continue
+        text = "–" if value is None else PERCENT.format(100 * value) if name.endswith("_accuracy") else f"{value:.4g}"
+        table.add_row(name, text)
+    return table

@@ -1,0 +1,1 @@
+"""Datasets: what they are (`DataSource`) and their tensors (`Splits`)."""

@@ -1,0 +1,1 @@
+"""What a trained model is measured by: outcomes per sample and attack, and scalar measures."""

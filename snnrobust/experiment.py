@@ -1,0 +1,106 @@
+"""One experiment in plain Python: data, model, training, evaluation. No config files, no folders, no trackers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from snnrobust.attacks.base import Attack
+from snnrobust.data.dataset import DataSource, Split, Splits
+from snnrobust.evaluation import evaluator
+from snnrobust.evaluation.evaluator import Evaluator
+from snnrobust.evaluation.report import Report
+from snnrobust.randomness import isolated
+from snnrobust.regularizers.base import Regularizer
+from snnrobust.spiking.classifier import Normalize, SpikingClassifier
+from snnrobust.spiking.encoder import Encoder
+from snnrobust.spiking.neuron import NeuronFactory
+from snnrobust.threat import Threat
+from snnrobust.training import loop
+from snnrobust.training.defences import Defence
+from snnrobust.training.loop import Epoch, Trained, Trainer, TrainingSettings
+
+
+def resolve_device(name: str) -> torch.device:
+    """`auto` is CUDA where there is one.
+
+    Raises:
+        ValueError: if the device does not exist.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device: got {name}; allowed: cpu ({torch.cuda.device_count()} CUDA devices here)")
+    return device
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that determines a result, as objects.
+
+    Args:
+        dataset: source of the data.
+        encoder: input code.
+        neuron: called once per spiking layer.
+        model: called as `model(shape, classes, neuron)`, with the shape `(C, H, W)` of one time step.
+        regularizer: term of the loss.
+        defence: how training inputs are made.
+        training: length and speed.
+        threat: budget of the evaluation.
+        attacks: by name.
+        headline: metric names and the attacks that give them.
+        batch_size: of the evaluation.
+        evaluation_seed: of attacks and noise.
+        seed: of weights and batch order.
+        device: where it runs.
+    """
+
+    dataset: DataSource
+    encoder: Encoder
+    neuron: NeuronFactory
+    model: Callable[..., nn.Module]
+    regularizer: Regularizer
+    defence: Defence
+    training: TrainingSettings
+    threat: Threat
+    attacks: Mapping[str, Attack]
+    headline: Mapping[str, str]
+    batch_size: int
+    evaluation_seed: int
+    seed: int
+    device: torch.device
+
+    def load(self) -> Splits:
+        """The data, on the device."""
+        splits = self.dataset.load()
+        return Splits(*(split.to(self.device) for split in (splits.train, splits.validation, splits.test)))
+
+    def classifier(self) -> SpikingClassifier:
+        """The untrained classifier; its weights depend on the seed alone."""
+        with isolated("weights", self.seed):
+            backbone = self.model(shape=self.dataset.shape[-3:], classes=self.dataset.classes, neuron=self.neuron)
+            normalize = Normalize(self.dataset.mean, self.dataset.std)
+            return SpikingClassifier(backbone, self.encoder, normalize, self.dataset.bounds).to(self.device)
+
+    def train(
+        self,
+        model: SpikingClassifier,
+        splits: Splits,
+        on_epoch: Callable[[Epoch], None],
+        progress: loop.Progress = loop.silent,
+    ) -> Trained:
+        """Trains `model` in place; the selected weights are in the result, not in the model."""
+        trainer = Trainer(self.training, self.regularizer, self.defence, self.seed)
+        with isolated("training", self.seed):
+            return trainer(model, splits.train, splits.validation, on_epoch, progress)
+
+    def evaluate(
+        self, model: SpikingClassifier, data: Split, progress: evaluator.Progress = evaluator.silent
+    ) -> Report:
+        """Runs the suite on `data`."""
+        judge = Evaluator(self.attacks, self.threat, self.headline, self.batch_size, self.evaluation_seed)
+        return judge(model, data, progress)

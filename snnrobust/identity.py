@@ -1,0 +1,47 @@
+"""A run is its content: signatures of the resolved config, from which folders and table cells follow."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+TRAINING_KEYS = ("dataset", "encoder", "neuron", "model", "regularizer", "defence", "training", "seed")
+"""What weights depend on."""
+EVALUATION_KEYS = ("threat", "attacks", "suite", "evaluation")
+"""What outcomes depend on beyond the weights."""
+NOT_CONTENT = {"dataset": ("root", "download", "eps"), "suite": ("name",)}
+"""Where things lie, or names and defaults of values that count elsewhere."""
+
+
+def training_signature(config: Mapping[str, Any]) -> str:
+    """10 hex digits of a SHA-256 over everything that the weights depend on. A changed default is a different run."""
+    return _signature({key: _content(key, config[key]) for key in TRAINING_KEYS})
+
+
+def evaluation_signature(config: Mapping[str, Any]) -> str:
+    """10 hex digits of a SHA-256 over the training signature and everything that the outcomes depend on."""
+    content = {key: _content(key, config[key]) for key in EVALUATION_KEYS}
+    return _signature({"training_signature": training_signature(config), **content})
+
+
+def _content(key: str, value: Any) -> Any:
+    left_out = NOT_CONTENT.get(key, ())
+    return {k: v for k, v in value.items() if k not in left_out} if isinstance(value, Mapping) else value
+
+
+def _signature(content: Mapping[str, Any]) -> str:
+    text = json.dumps(_canonical(content), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def _canonical(value: Any) -> Any:
+    """Equal numbers look equal: `weight=0` and `weight=0.0` are one run."""
+    if isinstance(value, Mapping):
+        return {str(k): _canonical(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_canonical(v) for v in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value

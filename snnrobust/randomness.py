@@ -1,0 +1,65 @@
+"""Random streams: one per purpose, each a function of what it is for.
+
+A draw of an attack is keyed by (seed, attack, restart, position of the sample in its split), so that a sample meets
+the same noise whatever the batch size is and whichever samples stand beside it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def key(*parts: object) -> int:
+    """A 63-bit seed from the words that say what it is for; equal words give equal seeds on every machine."""
+    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def generator(*parts: object) -> torch.Generator:
+    """A CPU generator seeded with `key(*parts)`."""
+    return torch.Generator().manual_seed(key(*parts))
+
+
+def uniform(like: Tensor, index: Tensor, *parts: object) -> Tensor:
+    """Draws from U(0, 1) of the shape of `like` `[B, ...]`; sample b uses the stream `(*parts, index[b])`."""
+    return _per_sample(torch.rand, like, index, *parts)
+
+
+def normal(like: Tensor, index: Tensor, *parts: object) -> Tensor:
+    """Draws from N(0, 1) of the shape of `like` `[B, ...]`; sample b uses the stream `(*parts, index[b])`."""
+    return _per_sample(torch.randn, like, index, *parts)
+
+
+def _per_sample(draw: Callable[..., Tensor], like: Tensor, index: Tensor, *parts: object) -> Tensor:
+    rows = [draw(like.shape[1:], generator=generator(*parts, i)) for i in index.tolist()]
+    return torch.stack(rows).to(like) if rows else torch.empty_like(like)
+
+
+@contextmanager
+def isolated(*parts: object) -> Iterator[None]:
+    """Runs its body with all global streams seeded by `key(*parts)` and gives the caller's streams back untouched.
+
+    Covers torch (CPU and CUDA), NumPy and the standard library, since third-party attacks draw from any of them.
+    """
+    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
+    with torch.random.fork_rng():
+        try:
+            seed_all(key(*parts))
+            yield
+        finally:
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)  # noqa: NPY002
+
+
+def seed_all(seed: int) -> None:
+    """Seeds the global streams of torch, NumPy and the standard library."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002
+    torch.manual_seed(seed)

@@ -1,0 +1,294 @@
+"""One run and its directory: trains what is not trained yet, evaluates what is not evaluated yet, records both.
+
+    runs/<training signature>/            config.yaml overrides.yaml checkpoint.pt history.jsonl run.log
+                                          results.json outcomes.npz   (of the first evaluation)
+    runs/<training signature>/<evaluation signature>/
+                                          config.yaml overrides.yaml results.json outcomes.npz run.log
+
+A failed run leaves `failure.json` with its traceback where its results would be.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import yaml
+
+from snnrobust import environment
+from snnrobust.data.dataset import Splits
+from snnrobust.evaluation import evaluator
+from snnrobust.evaluation.report import Report
+from snnrobust.experiment import Experiment
+from snnrobust.files import write_atomically, write_json
+from snnrobust.identity import evaluation_signature, training_signature
+from snnrobust.spiking.classifier import SpikingClassifier
+from snnrobust.tracking import Description, Tracked, Tracker
+from snnrobust.training import loop
+from snnrobust.training.checkpoint import Checkpoint
+from snnrobust.training.loop import Epoch
+
+SCHEMA = 1
+CHECKPOINT, RESULTS, FAILURE, HISTORY = "checkpoint.pt", "results.json", "failure.json", "history.jsonl"
+
+log = logging.getLogger(__name__)
+
+
+class RunFailed(Exception):
+    """A run that ended with an error, which is recorded in its directory: one line."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What was asked for, as plain data.
+
+    Args:
+        config: resolved, plain containers.
+        choices: the choice made in every config group.
+        overrides: of the command line, enough to repeat the run.
+        kind: `train` trains where there is no checkpoint yet; `evaluate` needs one.
+        checkpoint: of an evaluation.
+        group: the sweep it belongs to.
+    """
+
+    config: Mapping[str, Any]
+    choices: Mapping[str, str]
+    overrides: tuple[str, ...]
+    kind: Literal["train", "evaluate"]
+    checkpoint: Path | None = None
+    group: str | None = None
+
+    @property
+    def training(self) -> str:
+        return training_signature(self.config)
+
+    @property
+    def evaluation(self) -> str:
+        return evaluation_signature(self.config)
+
+    @property
+    def home(self) -> Path:
+        """The run directory: that of the checkpoint, or `runs/<training signature>`."""
+        return self.checkpoint.parent if self.checkpoint else Path(self.config["runs"]) / self.training
+
+    @property
+    def folder(self) -> Path:
+        """Where the results go: the run directory for its first evaluation, a folder inside it for others."""
+        first = read_results(self.home)
+        taken = first is not None and first.get("evaluation_signature") != self.evaluation
+        return self.home / self.evaluation if taken else self.home
+
+
+class Display(Protocol):
+    """What the user sees while a run goes on."""
+
+    @property
+    def training(self) -> loop.Progress: ...
+
+    @property
+    def evaluation(self) -> evaluator.Progress: ...
+
+    def say(self, text: str) -> None: ...
+
+
+def read_results(folder: Path) -> dict[str, Any] | None:
+    """The results in a folder; None if there are none, or none that can be read (they are then made again)."""
+    try:
+        content = json.loads((folder / RESULTS).read_text())
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) and content.get("schema") == SCHEMA else None
+
+
+def finished(job: Job) -> dict[str, Any] | None:
+    """The results of exactly this job, if they are there and need not be made again."""
+    results = None if job.config["force"] else read_results(job.folder)
+    return results if results and results.get("evaluation_signature") == job.evaluation else None
+
+
+def run(experiment: Experiment, tracker: Tracker, job: Job, display: Display) -> dict[str, Any]:
+    """Does what is missing of a job and returns the content of its `results.json`.
+
+    Raises:
+        RunFailed: after any error, which is then in `failure.json` and `run.log`.
+        OSError: if the run directory cannot be made.
+    """
+    folder = job.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / "config.yaml", yaml.safe_dump(_plain(job.config), sort_keys=False))
+    write_atomically(folder / "overrides.yaml", yaml.safe_dump(list(job.overrides)))
+    with _logged(folder / "run.log"), _recorded(job, folder):
+        tracked = tracker.start(_description(job, folder))
+        summary: dict[str, Any] = {}
+        failed = True
+        try:
+            results = _work(experiment, job, folder, tracked, display)
+            summary, failed = _summary(results), False
+        finally:
+            tracked.finish(summary, failed)
+        return results
+
+
+def _work(
+    experiment: Experiment, job: Job, folder: Path, tracked: Tracked, display: Display
+) -> dict[str, Any]:
+    start = time.perf_counter()
+    splits = experiment.load()
+    model = experiment.classifier()
+    seconds = {"data": time.perf_counter() - start}
+    path = job.checkpoint or job.home / CHECKPOINT
+    if job.kind == "train" and (job.config["force"] or not path.exists()):
+        checkpoint = _train(experiment, model, splits, job, tracked, display)
+        checkpoint.save(path)
+    else:
+        checkpoint = Checkpoint.load(path)
+        log.info("using %s, trained in %.1f s", path, checkpoint.seconds["train"])
+    checkpoint.restore(model, path)
+    report = experiment.evaluate(model, splits.test, display.evaluation)
+    results = _results(experiment, job, checkpoint, splits, report, seconds)
+    _write_outcomes(folder / "outcomes.npz", report)
+    write_json(folder / RESULTS, results)
+    (folder / FAILURE).unlink(missing_ok=True)
+    log.info("results: %s", json.dumps(results["metrics"]))
+    return results
+
+
+def _train(
+    experiment: Experiment, model: SpikingClassifier, splits: Splits, job: Job, tracked: Tracked, display: Display
+) -> Checkpoint:
+    history = job.home / HISTORY
+    history.write_text("")
+
+    def on_epoch(epoch: Epoch) -> None:
+        values = _curves(epoch)
+        with history.open("a") as file:
+            file.write(json.dumps(values) + "\n")
+        tracked.log(values)
+        log.info("epoch %d: %s", epoch.epoch, json.dumps(values))
+
+    start = time.perf_counter()
+    trained = experiment.train(model, splits, on_epoch, display.training)
+    metrics = {
+        "validation_accuracy": trained.best.validation.accuracy,
+        "validation_loss": trained.best.validation.loss,
+    }
+    return Checkpoint(
+        job.training, trained.best.epoch, metrics, {"train": time.perf_counter() - start}, dict(trained.state)
+    )
+
+
+def _curves(epoch: Epoch) -> dict[str, float]:
+    """One flat row per epoch, under the names that trackers show."""
+    rows = {"train": vars(epoch.train), "validation": vars(epoch.validation)}
+    flat = {f"{split}/{name}": value for split, scores in rows.items() for name, value in scores.items()}
+    return {"epoch": epoch.epoch, "lr": epoch.lr, **flat}
+
+
+def _results(
+    experiment: Experiment, job: Job, checkpoint: Checkpoint, splits: Splits, report: Report, seconds: dict[str, float]
+) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "kind": job.kind,
+        "training_signature": checkpoint.signature,
+        "evaluation_signature": job.evaluation,
+        "metrics": report.metrics() | checkpoint.metrics,
+        "layers": {"firing_rate": dict(report.firing_rates)},
+        "checks": {"largest_excess_over_budget": dict(report.excess)},
+        "flags": [],
+        "worst_case_over": list(report.inside),
+        "best_epoch": checkpoint.epoch,
+        "samples": {name: len(getattr(splits, name)) for name in ("train", "validation", "test")},
+        "seeds": {"training": experiment.seed, "evaluation": experiment.evaluation_seed},
+        "seconds": seconds | checkpoint.seconds | dict(report.seconds),
+        "versions": environment.versions(),
+        "git": environment.commit(),
+        "hardware": environment.hardware(str(experiment.device), job.config["threads"]),
+        "choices": dict(job.choices),
+        "overrides": list(job.overrides),
+        "config": _plain(job.config),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _write_outcomes(path: Path, report: Report) -> None:
+    """One boolean array `[N]` per attack: correct under it. Read with `numpy.load`; no pickle."""
+    content = io.BytesIO()
+    np.savez_compressed(content, **{name: bits.numpy() for name, bits in report.correct.items()})
+    write_atomically(path, content.getvalue())
+
+
+def _summary(results: Mapping[str, Any]) -> dict[str, Any]:
+    """The final measures under fixed names, `test/<metric>`."""
+    metrics = results["metrics"]
+    held_out = {f"test/{k}": v for k, v in metrics.items() if not k.startswith("validation")}
+    chosen = {k.replace("_", "/", 1): v for k, v in metrics.items() if k.startswith("validation")}
+    layers = {f"test/firing_rate/{k}": v for k, v in results["layers"]["firing_rate"].items()}
+    return held_out | {f"best/{k}": v for k, v in chosen.items()} | layers
+
+
+def _description(job: Job, folder: Path) -> Description:
+    kinds = ("dataset", "model", "regularizer", "suite")
+    return Description(
+        identity=f"{job.training}-{job.evaluation}",
+        name=f"{job.training}/{job.evaluation}",
+        group=job.group,
+        job_type=job.kind,
+        tags=tuple(dict.fromkeys(job.choices[k] for k in kinds if k in job.choices)),
+        config=_plain(job.config) | {"choices": dict(job.choices)},
+        folder=folder,
+    )
+
+
+def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
+    plain: dict[str, Any] = json.loads(json.dumps(config))
+    return plain
+
+
+@contextmanager
+def _logged(path: Path) -> Iterator[None]:
+    """Writes what the package logs to `path` while the body runs."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    package = logging.getLogger("snnrobust")
+    package.addHandler(handler)
+    package.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        package.removeHandler(handler)
+        handler.close()
+
+
+@contextmanager
+def _recorded(job: Job, folder: Path) -> Iterator[None]:
+    """Turns any error into a record and a `RunFailed`."""
+    try:
+        yield
+    except Exception as error:
+        line = " ".join(f"{type(error).__name__}: {error}".split())
+        log.exception("run failed")
+        content = {
+            "schema": SCHEMA,
+            "error": line,
+            "traceback": traceback.format_exc(),
+            "overrides": list(job.overrides),
+            "training_signature": job.training,
+            "evaluation_signature": job.evaluation,
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        try:
+            write_json(folder / FAILURE, content)
+        except OSError as second:
+            raise RunFailed(f"{folder}: {line} (not recorded: {second})") from error
+        raise RunFailed(f"{folder}: {line}") from error

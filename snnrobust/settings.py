@@ -1,0 +1,19 @@
+"""Constrained types for everything that a yaml file or the command line may set.
+
+A setting is checked against the annotation of the parameter that receives it (`signatures.py`), without importing
+torch. The names below say what is allowed; `Literal[...]`, `bool`, `str`, `tuple[X, ...]` and `X | None` work as well.
+"""
+
+from typing import Annotated
+
+from annotated_types import Ge, Gt, Interval
+
+Positive = Annotated[float, Gt(0)]
+AboveOne = Annotated[float, Gt(1)]
+NonNegative = Annotated[float, Ge(0)]
+Fraction = Annotated[float, Interval(ge=0, le=1)]
+OpenFraction = Annotated[float, Interval(gt=0, lt=1)]
+LeftOpenFraction = Annotated[float, Interval(gt=0, le=1)]
+PositiveInt = Annotated[int, Ge(1)]
+NonNegativeInt = Annotated[int, Ge(0)]
+Byte = Annotated[int, Interval(ge=1, le=255)]

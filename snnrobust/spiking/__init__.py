@@ -1,0 +1,1 @@
+"""Spiking building blocks: neurons, surrogates, encoders and the classifier that attacks see."""

@@ -1,0 +1,1 @@
+"""The training loop, its defences and its checkpoint."""

@@ -1,0 +1,150 @@
+"""MNIST and Fashion-MNIST on tiny files of the same format."""
+
+from pathlib import Path
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import torch
+from torchvision import datasets
+
+from snnrobust.data.dataset import DataError
+from snnrobust.data.images import FILES, Mnist, balanced
+
+torch.set_num_threads(1)
+
+TRAIN, TEST = 200, 60
+
+
+def write_idx(file: Path, array: np.ndarray) -> None:
+    header = bytes((0, 0, 8, array.ndim)) + b"".join(size.to_bytes(4, "big") for size in array.shape)
+    file.write_bytes(header + array.astype(np.uint8).tobytes())
+
+
+def labels_of(number: int) -> np.ndarray:
+    return np.arange(number) % 10
+
+
+def pictures_of(number: int) -> np.ndarray:
+    """Every image has its own number in its first pixel and its label in the last."""
+    pictures = np.zeros((number, 28, 28))
+    pictures[:, 0, 0], pictures[:, -1, -1] = np.arange(number), labels_of(number)
+    return pictures
+
+
+@pytest.fixture(params=["MNIST", "FashionMNIST"])
+def folder(tmp_path, request) -> Path:
+    raw = tmp_path / request.param / "raw"
+    raw.mkdir(parents=True)
+    for part, number in (("train", TRAIN), ("t10k", TEST)):
+        write_idx(raw / f"{part}-images-idx3-ubyte", pictures_of(number))
+        write_idx(raw / f"{part}-labels-idx1-ubyte", labels_of(number))
+    return raw
+
+
+def source(folder: Path, **settings) -> Mnist:
+    return Mnist(name=folder.parent.name, eps=0.1, root=str(folder.parents[1]), **settings)
+
+
+def test_files_load_and_the_parts_cover_them(folder):
+    mnist = source(folder)
+    splits = mnist.load()
+    assert [len(splits.train), len(splits.validation), len(splits.test)] == [180, 20, TEST]
+    for split in (splits.train, splits.validation, splits.test):
+        assert split.values.dtype == torch.uint8
+        assert split.values.shape[1:] == mnist.shape
+        assert torch.equal(split.values[:, 0, -1, -1].long(), split.labels)
+        assert split.scale == 255
+    numbers = torch.cat([splits.train.values, splits.validation.values])[:, 0, 0, 0]
+    assert sorted(numbers.tolist()) == list(range(TRAIN))
+    assert (splits.validation.labels.bincount() == 2).all()
+    assert torch.equal(splits.test.values[:, 0, 0, 0].long(), torch.arange(TEST))
+
+
+def test_limits_are_balanced_and_leave_the_validation_part_alone(folder):
+    whole, limited = source(folder).load(), source(folder, train_limit=43, test_limit=20).load()
+    counts = limited.train.labels.bincount(minlength=10)
+    assert len(limited.train) == 43
+    assert int(counts.max() - counts.min()) == 1
+    assert (limited.test.labels.bincount() == 2).all()
+    assert torch.equal(limited.validation.values, whole.validation.values)
+    assert len(source(folder, train_limit=10_000).load().train) == 180
+
+
+def test_a_smaller_limit_is_a_subset_of_a_larger_one():
+    labels = torch.from_numpy(np.random.default_rng(0).integers(10, size=500))
+    small, large = (set(balanced(labels, limit, seed=1).tolist()) for limit in (33, 100))
+    assert len(small) == 33
+    assert small < large
+    assert torch.equal(balanced(labels, None, seed=1), torch.arange(500))
+
+
+def test_small_classes_are_used_up():
+    labels = torch.tensor([0] * 3 + [1] * 50)
+    assert labels[balanced(labels, 20, seed=0)].bincount().tolist() == [3, 17]
+
+
+def test_absent_files_are_named(folder):
+    (folder / FILES[1]).unlink()
+    with pytest.raises(DataError) as caught:
+        source(folder).load()
+    message = str(caught.value)
+    assert str(folder) in message
+    assert "train-labels-idx1-ubyte" in message
+    assert "t10k" not in message
+    assert "dataset.download=true" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("length", [0, 3, 9, -1])
+def test_a_truncated_file_is_named(folder, name, length):
+    file = folder / name
+    file.write_bytes(file.read_bytes()[:length])
+    with pytest.raises(DataError) as caught:
+        source(folder, download=True).load()
+    assert f"{file} is damaged" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_files_with_other_contents_are_refused(folder):
+    write_idx(folder / FILES[1], labels_of(TRAIN - 1))
+    with pytest.raises(DataError, match=f"{FILES[1]} holds 199 labels: expected 200"):
+        source(folder).load()
+    write_idx(folder / FILES[1], labels_of(TRAIN) + 1)
+    with pytest.raises(DataError, match="holds the label 10: expected 0 to 9"):
+        source(folder).load()
+    write_idx(folder / FILES[0], np.zeros((TRAIN, 27, 28)))
+    with pytest.raises(DataError, match="images of 27x28 pixels: expected 28x28"):
+        source(folder).load()
+    (folder / FILES[0]).write_bytes(b"<html>not found</html>")
+    with pytest.raises(DataError, match="is damaged: its header is 3c 68 74 6d"):
+        source(folder).load()
+
+
+def test_a_download_that_fails_is_reported(tmp_path, monkeypatch):
+    def unreachable(*_, **__):
+        raise URLError("no route to host")
+
+    monkeypatch.setattr("torchvision.datasets.mnist.download_and_extract_archive", unreachable)
+    with pytest.raises(DataError, match=r"cannot download MNIST to .*no route to host") as caught:
+        Mnist(name="MNIST", eps=0.1, root=str(tmp_path), download=True).load()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_download_puts_the_files_where_they_are_read(folder, monkeypatch):
+    held = {name: (folder / name).read_bytes() for name in FILES}
+    for name in FILES:
+        (folder / name).unlink()
+
+    def deliver(_url, download_root, filename, md5):
+        (Path(download_root) / filename.removesuffix(".gz")).write_bytes(held[filename.removesuffix(".gz")])
+
+    monkeypatch.setattr("torchvision.datasets.mnist.download_and_extract_archive", deliver)
+    assert len(source(folder, download=True).load().train) == 180
+
+
+@pytest.mark.parametrize("name", ["MNIST", "FashionMNIST"])
+def test_torchvision_has_the_same_files(name):
+    known = [file.removesuffix(".gz") for file, _ in getattr(datasets, name).resources]
+    assert sorted(known) == sorted(FILES)
