@@ -72,8 +72,9 @@ def check(config: Mapping[str, Any], trusted: frozenset[str] = TRUSTED) -> None:
     if not mistakes:
         mistakes = [*_targets("", config, trusted)]
     if not mistakes:
-        nodes = {key: config[key] for key in NODES} | {f"attacks.{k}": v for k, v in config["attacks"].items()}
-        mistakes = [mistake for key, node in nodes.items() for mistake in check_node(key, node)]
+        mistakes = [mistake for key in NODES for mistake in check_node(key, config[key])]
+    if not mistakes:  # attacks repeat values of the nodes above, such as the threat: one mistake, one line
+        mistakes = [m for name, node in config["attacks"].items() for m in check_node(f"attacks.{name}", node)]
     if not mistakes:
         mistakes = [*_together(config)]
     if mistakes:
@@ -87,8 +88,9 @@ def _structure(config: Mapping[str, Any]) -> Iterator[str]:
         for detail in error.errors():
             path = ".".join(map(str, detail["loc"]))
             if detail["type"] == "extra_forbidden":
-                parent = {1: Root, 2: {"suite": Suite, "evaluation": Evaluation}.get(str(detail["loc"][0]), Root)}
-                yield unknown(path, str(detail["loc"][-1]), list(parent[len(detail["loc"])].model_fields))
+                sections: dict[str, type[_Strict]] = {"suite": Suite, "evaluation": Evaluation}
+                inside = sections.get(str(detail["loc"][0]), Root)
+                yield unknown(path, str(detail["loc"][-1]), [*inside.model_fields])
             elif detail["type"] == "missing":
                 yield f"{path}: missing; it has no default"
             else:

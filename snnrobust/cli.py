@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from snnrobust import __version__
 from snnrobust.schema import ConfigError
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from snnrobust.config import Composed
-    from snnrobust.run import Job
+    from snnrobust.job import Job
 
 USAGE = """\
 usage: snnrobust VERB ...
@@ -91,12 +91,14 @@ def evaluate(arguments: list[str]) -> int:
         path = _checkpoint(checkpoint.removeprefix("checkpoint=").strip("'\""))
         _refuse_training_keys(others)
         earlier = _read_yaml(path.parent / "overrides.yaml")
-        status = max(status, _launch("evaluate", "evaluate", [*flags, *replayed(earlier, [*others, f"checkpoint='{path}'"])]))
+        status = max(
+            status, _launch("evaluate", "evaluate", [*flags, *replayed(earlier, [*others, f"checkpoint='{path}'"])])
+        )
     return status
 
 
 def _checkpoint(given: str) -> Path:
-    from snnrobust.run import CHECKPOINT
+    from snnrobust.job import CHECKPOINT
 
     path = Path(given)
     path = path / CHECKPOINT if path.is_dir() else path
@@ -113,19 +115,23 @@ def _refuse_training_keys(overrides: list[str]) -> None:
         raise ConfigError(f"{override}: evaluate cannot change what the model was trained with; use train")
 
 
-def _launch(root: str, verb: str, arguments: list[str]) -> int:
+def _launch(root: str, verb: Literal["train", "evaluate"], arguments: list[str]) -> int:
     """Checks every job of the command, then lets Hydra run them; the exit status counts failed runs."""
     if _asks_for_help(arguments):
         return _hydra(root, verb, arguments)
     from snnrobust.config import compose, expand
+    from snnrobust.job import failure_of
 
     flags, overrides = _split(arguments)
     sweeping = "-m" in flags or "--multirun" in flags
-    jobs = [compose(root, job) for job in (expand(overrides) if sweeping else [overrides])]
+    commands = expand(overrides) if sweeping else [overrides]
+    composed = [compose(root, command) for command in commands]
     if any(flag.startswith(("--cfg", "-c", "--info", "-i")) for flag in flags):
         return _hydra(root, verb, arguments)
-    failures: list[str] = []
-    _hydra(root, verb, arguments, failures)
+    _hydra(root, verb, arguments)
+    # What a launcher reports depends on the launcher; what lies in the folders does not.
+    jobs = [_job(verb, c, tuple(command)) for c, command in zip(composed, commands, strict=True)]
+    failures = [failure for failure in map(failure_of, jobs) if failure]
     if sweeping:
         print(f"{len(jobs)} runs: {len(jobs) - len(failures)} done, {len(failures)} failed")
     for failure in failures:
@@ -133,71 +139,75 @@ def _launch(root: str, verb: str, arguments: list[str]) -> int:
     return 1 if failures else 0
 
 
-def _hydra(root: str, verb: str, arguments: list[str], failures: list[str] | None = None) -> int:
+def _hydra(root: str, verb: str, arguments: list[str]) -> int:
     """Runs the jobs of a command under `hydra.main`, in this process or wherever its launcher puts them."""
     import hydra
-    from hydra.core.hydra_config import HydraConfig
 
     from snnrobust.config import VERSION_BASE, folder, prepare
-    from snnrobust.run import RunFailed
-
-    collected = [] if failures is None else failures
-
-    def task(composed: DictConfig) -> None:
-        settings = HydraConfig.get()
-        try:
-            _run(_job(verb, composed, settings))
-        except RunFailed as error:
-            collected.append(str(error))
 
     prepare()
     # Hydra otherwise prints its own account of an error and exits.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv = [f"snnrobust {verb}", *arguments]
     try:
-        hydra.main(config_path=str(folder().resolve()), config_name=root, version_base=VERSION_BASE)(task)()
+        hydra.main(config_path=str(folder().resolve()), config_name=root, version_base=VERSION_BASE)(_task)()
     except SystemExit as stop:
         return int(stop.code or 0)
     return 0
 
 
-def _job(verb: str, composed: DictConfig, settings: Any) -> Job:
-    """The job that Hydra composed, checked again: a launcher may have carried it to another machine."""
+def _task(config: DictConfig) -> None:
+    """One job under Hydra. A failed run is on record and must not take the rest of a sweep with it."""
+    from hydra.core.hydra_config import HydraConfig
+
     from snnrobust.check import check
     from snnrobust.config import resolved, trusted
-    from snnrobust.identity import TRAINING_KEYS
-    from snnrobust.run import Job
-    from omegaconf import OmegaConf, open_dict
+    from snnrobust.run import RunFailed
 
-    with open_dict(composed):
-        composed.hydra = settings
-    result: Composed = resolved(composed)
-    config = dict(result.config)
+    settings = HydraConfig.get()
+    sweeping = str(settings.mode).endswith("MULTIRUN")
     overrides = tuple(str(o) for o in settings.overrides.task)
+    composed = resolved(config, settings.runtime.choices)
+    verb: Literal["train", "evaluate"] = "evaluate" if "checkpoint" in composed.config else "train"
+    job = _job(verb, composed, overrides, Path(settings.sweep.dir).name if sweeping else None)
+    check(job.config, trusted(overrides))
+    try:
+        _run(job)
+    except RunFailed as error:
+        if sweeping:
+            print(f"failed: {error}", file=sys.stderr)
+
+
+def _job(
+    verb: Literal["train", "evaluate"], composed: Composed, overrides: tuple[str, ...], group: str | None = None
+) -> Job:
+    """The job of a composed config. The weights of a checkpoint keep the config that they were trained with."""
+    from snnrobust.identity import TRAINING_KEYS
+    from snnrobust.job import Job
+
+    config = dict(composed.config)
     checkpoint = config.pop("checkpoint", None)
-    group = Path(settings.sweep.dir).name if str(settings.mode).endswith("MULTIRUN") else None
     if checkpoint is not None:
-        # The weights belong to the config as it was then, whatever the defaults have become.
         saved = _read_yaml(Path(checkpoint).parent / "config.yaml")
-        data = {k: v for k, v in config["dataset"].items() if k in ("root", "download")}
+        here = {k: v for k, v in config["dataset"].items() if k in ("root", "download")}
         config |= {key: saved[key] for key in TRAINING_KEYS}
-        config["dataset"] = {**saved["dataset"], **data}
-        overrides = tuple(o for o in overrides if not o.startswith("checkpoint="))
-    check(config, trusted(overrides))
-    return Job(config, result.choices, overrides, verb, Path(checkpoint) if checkpoint else None, group)
+        config["dataset"] = {**saved["dataset"], **here}
+    kept = tuple(o for o in overrides if not o.startswith("checkpoint="))
+    return Job(config, composed.choices, kept, verb, Path(checkpoint) if checkpoint else None, group)
 
 
 def _run(job: Job) -> None:
     """One job: shows the results that are there, or makes them."""
-    from snnrobust.console import Terminal, results_table, stdout
-    from snnrobust.run import finished, run
+    from snnrobust.console import Terminal, results_table, results_title, stdout
+    from snnrobust.job import results_of
 
-    results = finished(job)
+    results = None if job.config["force"] else results_of(job)
     if results is None:
         from snnrobust.config import build
+        from snnrobust.run import run
 
-        experiment, tracker = build(job.config)
-        results = run(experiment, tracker, job, Terminal())
+        results = run(job, build, Terminal())
+    stdout().print(results_title(results), soft_wrap=True)
     stdout().print(results_table(results))
     print(f"results: {job.folder}/results.json")
 

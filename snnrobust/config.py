@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from snnrobust.tracking import Tracker
 
 VERSION_BASE = "1.3"
+PARTS = ("dataset", "encoder", "neuron", "model", "regularizer", "defence", "training", "threat", "tracker")
 
 
 @dataclass(frozen=True)
@@ -93,11 +94,11 @@ def compose(root: str, overrides: Sequence[str]) -> Composed:
     for override in parsed:
         _check_choice(override)
     with initialize_config_dir(str(folder().resolve()), version_base=VERSION_BASE):
-        chosen = _compose(root, [o.input_line for o in parsed if _is_group(o)])
+        chosen = _compose(root, [str(o.input_line) for o in parsed if _is_group(o)])
         for override in parsed:
             _check_key(override, chosen)
         composed = _compose(root, list(overrides))
-    result = resolved(composed)
+    result = resolved(composed, composed.hydra.runtime.choices)
     check({k: v for k, v in result.config.items() if k != "checkpoint"}, trusted(overrides))
     return result
 
@@ -106,22 +107,21 @@ def _compose(root: str, overrides: list[str]) -> DictConfig:
     try:
         return hydra_compose(root, overrides, return_hydra_config=True)
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_first_line(error)) from error
+        raise ConfigError(_in_one_line(error)) from error
 
 
-def resolved(composed: DictConfig) -> Composed:
-    """Plain containers without Hydra's own node.
+def resolved(composed: DictConfig, choices: Mapping[Any, Any]) -> Composed:
+    """Plain containers without Hydra's own node, and the choices without Hydra's own groups.
 
     Raises:
         ConfigError: if a value is missing or an interpolation fails.
     """
     try:
-        choices = OmegaConf.to_container(composed.hydra.runtime.choices)
         own = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
         content = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        raise ConfigError(_first_line(error)) from error
-    assert isinstance(choices, dict) and isinstance(content, dict)
+        raise ConfigError(_in_one_line(error)) from error
+    assert isinstance(content, dict)
     named = {str(k): str(v) for k, v in choices.items() if not str(k).startswith("hydra") and v is not None}
     return Composed({str(k): v for k, v in content.items()}, named)
 
@@ -157,16 +157,18 @@ def _check_key(override: Override, chosen: DictConfig) -> None:
     for part in override.key_or_group.split("."):
         done.append(part)
         if isinstance(node, DictConfig):
-            if part not in node:
-                allowed = [str(key) for key in node if key != "hydra" and not str(key).startswith("_")]
+            keys = [str(key) for key in node]  # `part in node` is False for keys that are still missing
+            if part not in keys:
+                allowed = [key for key in keys if key != "hydra" and not key.startswith("_")]
                 raise ConfigError(unknown(".".join(done), part, allowed))
             node = node._get_node(part)
 
 
-def _first_line(error: Exception) -> str:
+def _in_one_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     key = next((line.partition("full_key:")[2].strip() for line in lines if line.startswith("full_key:")), "")
-    text = lines[0] if lines else type(error).__name__
+    said = [line for line in lines if not line.startswith(("full_key:", "object_type="))]
+    text = " ".join(said)[:300] or type(error).__name__
     return f"{key}: {text}" if key else text
 
 
@@ -182,8 +184,7 @@ def build(config: Mapping[str, Any]) -> tuple[Experiment, Tracker]:
 
     torch.set_num_threads(config["threads"])
     try:
-        parts = {key: instantiate(key, config[key]) for key in ("dataset", "encoder", "neuron", "model", "regularizer",
-                                                                "defence", "training", "threat", "tracker")}  # fmt: skip
+        parts = {key: instantiate(key, config[key]) for key in PARTS}
         attacks = {name: instantiate(f"attacks.{name}", node) for name, node in config["attacks"].items()}
         device = resolve_device(config["device"])
     except ValueError as error:
@@ -217,7 +218,7 @@ def instantiate(key: str, node: Mapping[str, Any]) -> Any:
         if isinstance(cause, ValueError):
             text = str(cause)
             raise ValueError(text if text.startswith(key) else f"{key}.{text}") from error
-        raise ValueError(f"{key}: {_first_line(error)}") from error
+        raise ValueError(f"{key}: {_in_one_line(error)}") from error
 
 
 def replayed(earlier: Sequence[str], later: Sequence[str]) -> list[str]:

@@ -53,11 +53,21 @@ class Terminal:
             yield lambda done, status: bar.update(task, advance=done, status=status)
 
 
+def results_title(results: Mapping[str, Any]) -> str:
+    """What a run is about, in one line."""
+    choices, config = results["choices"], results["config"]
+    words = [choices.get("dataset"), choices.get("model"), choices.get("regularizer")]
+    values = [
+        f"weight {config['regularizer'].get('weight')}",
+        f"eps {config['threat'].get('eps')}",
+        f"seed {config['seed']}",
+    ]
+    return ", ".join([*map(str, words), *values]) + f": {results['samples']['test']} test samples"
+
+
 def results_table(results: Mapping[str, Any]) -> Table:
     """The measures of one run, for the terminal."""
-    eps = results["config"]["threat"]["eps"]
-    title = f"{results['choices'].get('dataset')} / {results['choices'].get('model')}, eps {eps:g}, test split"
-    table = Table(title=title, title_justify="left")
+    table = Table()
     table.add_column("measure")
     table.add_column("value", justify="right")
     repeated = {m for m, attack in results["config"]["suite"]["headline"].items() if m != f"{attack}_accuracy"}

@@ -8,7 +8,17 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
-PACKAGES = ("snnrobust", "torch", "torchvision", "spikingjelly", "torchattacks", "tonic", "numpy", "hydra-core", "wandb")
+PACKAGES = (
+    "snnrobust",
+    "torch",
+    "torchvision",
+    "spikingjelly",
+    "torchattacks",
+    "tonic",
+    "numpy",
+    "hydra-core",
+    "wandb",
+)
 
 
 def versions() -> dict[str, str]:

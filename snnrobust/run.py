@@ -1,12 +1,4 @@
-"""One run and its directory: trains what is not trained yet, evaluates what is not evaluated yet, records both.
-
-    runs/<training signature>/            config.yaml overrides.yaml checkpoint.pt history.jsonl run.log
-                                          results.json outcomes.npz   (of the first evaluation)
-    runs/<training signature>/<evaluation signature>/
-                                          config.yaml overrides.yaml results.json outcomes.npz run.log
-
-A failed run leaves `failure.json` with its traceback where its results would be.
-"""
+"""One run and its directory: trains what is not trained yet, evaluates what is not evaluated yet, records both."""
 
 from __future__ import annotations
 
@@ -15,78 +7,37 @@ import json
 import logging
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import yaml
 
 from snnrobust import environment
-from snnrobust.data.dataset import Splits
+from snnrobust.data.dataset import DataError, Splits
 from snnrobust.evaluation import evaluator
 from snnrobust.evaluation.report import Report
 from snnrobust.experiment import Experiment
 from snnrobust.files import write_atomically, write_json
-from snnrobust.identity import evaluation_signature, training_signature
+from snnrobust.job import CHECKPOINT, FAILURE, HISTORY, RESULTS, SCHEMA, Job
+from snnrobust.schema import ConfigError
 from snnrobust.spiking.classifier import SpikingClassifier
 from snnrobust.tracking import Description, Tracked, Tracker
 from snnrobust.training import loop
-from snnrobust.training.checkpoint import Checkpoint
-from snnrobust.training.loop import Epoch
+from snnrobust.training.checkpoint import Checkpoint, CheckpointError
+from snnrobust.training.loop import Diverged, Epoch
 
-SCHEMA = 1
-CHECKPOINT, RESULTS, FAILURE, HISTORY = "checkpoint.pt", "results.json", "failure.json", "history.jsonl"
+FOR_USERS = (ConfigError, DataError, CheckpointError, Diverged)
+"""Errors whose message says all: their type adds nothing."""
 
 log = logging.getLogger(__name__)
 
 
 class RunFailed(Exception):
     """A run that ended with an error, which is recorded in its directory: one line."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """What was asked for, as plain data.
-
-    Args:
-        config: resolved, plain containers.
-        choices: the choice made in every config group.
-        overrides: of the command line, enough to repeat the run.
-        kind: `train` trains where there is no checkpoint yet; `evaluate` needs one.
-        checkpoint: of an evaluation.
-        group: the sweep it belongs to.
-    """
-
-    config: Mapping[str, Any]
-    choices: Mapping[str, str]
-    overrides: tuple[str, ...]
-    kind: Literal["train", "evaluate"]
-    checkpoint: Path | None = None
-    group: str | None = None
-
-    @property
-    def training(self) -> str:
-        return training_signature(self.config)
-
-    @property
-    def evaluation(self) -> str:
-        return evaluation_signature(self.config)
-
-    @property
-    def home(self) -> Path:
-        """The run directory: that of the checkpoint, or `runs/<training signature>`."""
-        return self.checkpoint.parent if self.checkpoint else Path(self.config["runs"]) / self.training
-
-    @property
-    def folder(self) -> Path:
-        """Where the results go: the run directory for its first evaluation, a folder inside it for others."""
-        first = read_results(self.home)
-        taken = first is not None and first.get("evaluation_signature") != self.evaluation
-        return self.home / self.evaluation if taken else self.home
 
 
 class Display(Protocol):
@@ -98,26 +49,17 @@ class Display(Protocol):
     @property
     def evaluation(self) -> evaluator.Progress: ...
 
-    def say(self, text: str) -> None: ...
+
+Build = Callable[[Mapping[str, Any]], tuple[Experiment, Tracker]]
 
 
-def read_results(folder: Path) -> dict[str, Any] | None:
-    """The results in a folder; None if there are none, or none that can be read (they are then made again)."""
-    try:
-        content = json.loads((folder / RESULTS).read_text())
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) and content.get("schema") == SCHEMA else None
-
-
-def finished(job: Job) -> dict[str, Any] | None:
-    """The results of exactly this job, if they are there and need not be made again."""
-    results = None if job.config["force"] else read_results(job.folder)
-    return results if results and results.get("evaluation_signature") == job.evaluation else None
-
-
-def run(experiment: Experiment, tracker: Tracker, job: Job, display: Display) -> dict[str, Any]:
+def run(job: Job, build: Build, display: Display) -> dict[str, Any]:
     """Does what is missing of a job and returns the content of its `results.json`.
+
+    Args:
+        job: what to do.
+        build: makes the objects that a config describes.
+        display: where progress is shown.
 
     Raises:
         RunFailed: after any error, which is then in `failure.json` and `run.log`.
@@ -128,24 +70,31 @@ def run(experiment: Experiment, tracker: Tracker, job: Job, display: Display) ->
     write_atomically(folder / "config.yaml", yaml.safe_dump(_plain(job.config), sort_keys=False))
     write_atomically(folder / "overrides.yaml", yaml.safe_dump(list(job.overrides)))
     with _logged(folder / "run.log"), _recorded(job, folder):
-        tracked = tracker.start(_description(job, folder))
-        summary: dict[str, Any] = {}
-        failed = True
-        try:
-            results = _work(experiment, job, folder, tracked, display)
-            summary, failed = _summary(results), False
-        finally:
-            tracked.finish(summary, failed)
+        experiment, tracker = build(job.config)
+        start = time.perf_counter()
+        model = _classifier(experiment)
+        splits = experiment.load()
+        seconds = {"data": time.perf_counter() - start}
+        with _tracked(tracker, job, folder) as tracked:
+            checkpoint = _trained(experiment, model, splits, job, tracked, display)
+            report = experiment.evaluate(model, splits.test, display.evaluation)
+            results = _results(experiment, job, checkpoint, splits, report, seconds)
+            _write(folder, report, results)
+            tracked.summary = _summary(results)
         return results
 
 
-def _work(
-    experiment: Experiment, job: Job, folder: Path, tracked: Tracked, display: Display
-) -> dict[str, Any]:
-    start = time.perf_counter()
-    splits = experiment.load()
-    model = experiment.classifier()
-    seconds = {"data": time.perf_counter() - start}
+def _classifier(experiment: Experiment) -> SpikingClassifier:
+    try:
+        return experiment.classifier()
+    except ValueError as error:  # a model that does not fit its data
+        raise ConfigError(str(error)) from error
+
+
+def _trained(
+    experiment: Experiment, model: SpikingClassifier, splits: Splits, job: Job, tracked: _Tracked, display: Display
+) -> Checkpoint:
+    """The checkpoint, from a training if there is none yet, with its weights in `model`."""
     path = job.checkpoint or job.home / CHECKPOINT
     if job.kind == "train" and (job.config["force"] or not path.exists()):
         checkpoint = _train(experiment, model, splits, job, tracked, display)
@@ -154,17 +103,19 @@ def _work(
         checkpoint = Checkpoint.load(path)
         log.info("using %s, trained in %.1f s", path, checkpoint.seconds["train"])
     checkpoint.restore(model, path)
-    report = experiment.evaluate(model, splits.test, display.evaluation)
-    results = _results(experiment, job, checkpoint, splits, report, seconds)
+    return checkpoint
+
+
+def _write(folder: Path, report: Report, results: Mapping[str, Any]) -> None:
+    """The records, `results.json` last: where it is, everything is."""
     _write_outcomes(folder / "outcomes.npz", report)
     write_json(folder / RESULTS, results)
     (folder / FAILURE).unlink(missing_ok=True)
     log.info("results: %s", json.dumps(results["metrics"]))
-    return results
 
 
 def _train(
-    experiment: Experiment, model: SpikingClassifier, splits: Splits, job: Job, tracked: Tracked, display: Display
+    experiment: Experiment, model: SpikingClassifier, splits: Splits, job: Job, tracked: _Tracked, display: Display
 ) -> Checkpoint:
     history = job.home / HISTORY
     history.write_text("")
@@ -173,7 +124,7 @@ def _train(
         values = _curves(epoch)
         with history.open("a") as file:
             file.write(json.dumps(values) + "\n")
-        tracked.log(values)
+        tracked.run.log(values)
         log.info("epoch %d: %s", epoch.epoch, json.dumps(values))
 
     start = time.perf_counter()
@@ -224,7 +175,8 @@ def _results(
 def _write_outcomes(path: Path, report: Report) -> None:
     """One boolean array `[N]` per attack: correct under it. Read with `numpy.load`; no pickle."""
     content = io.BytesIO()
-    np.savez_compressed(content, **{name: bits.numpy() for name, bits in report.correct.items()})
+    arrays: dict[str, Any] = {name: bits.numpy() for name, bits in report.correct.items()}
+    np.savez_compressed(content, **arrays)
     write_atomically(path, content.getvalue())
 
 
@@ -255,6 +207,24 @@ def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
     return plain
 
 
+class _Tracked:
+    """A tracked run and the summary it will end with."""
+
+    def __init__(self, run: Tracked) -> None:
+        self.run = run
+        self.summary: dict[str, Any] | None = None
+
+
+@contextmanager
+def _tracked(tracker: Tracker, job: Job, folder: Path) -> Iterator[_Tracked]:
+    """Closes the tracked run whatever happens; without a summary it counts as failed."""
+    tracked = _Tracked(tracker.start(_description(job, folder)))
+    try:
+        yield tracked
+    finally:
+        tracked.run.finish(tracked.summary or {}, failed=tracked.summary is None)
+
+
 @contextmanager
 def _logged(path: Path) -> Iterator[None]:
     """Writes what the package logs to `path` while the body runs."""
@@ -276,7 +246,8 @@ def _recorded(job: Job, folder: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        line = " ".join(f"{type(error).__name__}: {error}".split())
+        kind = "" if isinstance(error, FOR_USERS) else f"{type(error).__name__}: "
+        line = " ".join(f"{kind}{error}".split())
         log.exception("run failed")
         content = {
             "schema": SCHEMA,

@@ -30,6 +30,11 @@ class Bounds:
 class Threat(ABC):
     """A set of allowed perturbations around each input. All methods are batch-first and work per sample."""
 
+    @property
+    @abstractmethod
+    def size(self) -> float:
+        """Length of the longest perturbation, in the norm of the threat."""
+
     @abstractmethod
     def start(self, x: Tensor, unit: Tensor, bounds: Bounds) -> Tensor:
         """A random point of the set around `x`; `unit` are draws from U(0, 1) of the shape of `x`."""
@@ -56,6 +61,10 @@ class Linf(Threat):
     """`max_i |x_i - origin_i| <= eps`, in units of the input (pixels in [0, 1], or scaled event counts)."""
 
     eps: Fraction
+
+    @property
+    def size(self) -> float:
+        return self.eps
 
     def start(self, x: Tensor, unit: Tensor, bounds: Bounds) -> Tensor:
         return bounds.clip(x + self.eps * (2 * unit - 1))

@@ -23,7 +23,7 @@ class ProjectedGradient(Attack):
     Args:
         threat: norm and budget.
         steps: gradient steps per restart.
-        step_size: in units of the input; None means `2.5 eps / steps`.
+        step_size: in units of the input; None means `2.5 threat.size / steps`.
         random_start: start at a random point of the threat set, else at the input.
         restarts: independent searches; per sample, a misclassified result is kept, else that of the largest loss.
         samples: gradients averaged per step (expectation over transformation), for stochastic models.
@@ -55,7 +55,7 @@ class ProjectedGradient(Attack):
 
     def _climb(self, model: Classifier, x: Tensor, y: Tensor, index: Tensor, restart: int) -> Tensor:
         """One search from one start; returns its last iterate."""
-        step_size = 2.5 * self.threat.eps / self.steps if self.step_size is None else self.step_size
+        step_size = 2.5 * self.threat.size / self.steps if self.step_size is None else self.step_size
         at = x
         if self.random_start:
             at = self.threat.start(x, uniform(x, index, "start", self.seed, restart), model.bounds)

@@ -8,11 +8,9 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from snnrobust.spiking.classifier import Classifier
-
 
 @contextmanager
-def untouched(model: Classifier) -> Iterator[None]:
+def untouched(model: object) -> Iterator[None]:
     """Runs its body with `model` in eval mode and its parameters frozen; restores everything on exit, also on error.
 
     Restored, module by module: training flags; for parameters `requires_grad` and `.grad`; the content of buffers.

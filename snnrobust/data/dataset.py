@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -13,7 +13,8 @@ from torch import Tensor
 from snnrobust.threat import Bounds
 
 
-class Batch(NamedTuple):
+@dataclass(frozen=True)
+class Batch:
     """Inputs `x` `[B, ...]` within the bounds, labels `y` `[B]`, and the samples' positions in their split `[B]`."""
 
     x: Tensor
@@ -61,7 +62,7 @@ class Splits:
 
 
 class DataSource(ABC):
-    """A dataset that can be loaded. Subclasses are frozen dataclasses whose fields are the settings of its yaml file."""
+    """A dataset that can be loaded. Subclasses are frozen dataclasses; their fields are the settings of the yaml."""
 
     @property
     @abstractmethod

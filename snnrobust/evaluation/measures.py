@@ -27,8 +27,10 @@ def input_gradient(model: Classifier, x: Tensor, y: Tensor) -> Tensor:
     """`grad_x p_y(x)` per sample, `[B, ...]`; the model is left as it was."""
     with untouched(model), torch.enable_grad():
         x = x.detach().requires_grad_()
-        probability = model(x).softmax(1).gather(1, y[:, None]).sum()
-        return torch.autograd.grad(probability, x)[0]
+        logits: Tensor = model(x)
+        probability = logits.softmax(1).gather(1, y[:, None]).sum()
+        gradient: Tensor = torch.autograd.grad(probability, x)[0]
+        return gradient
 
 
 def sparsity(g: Tensor) -> Tensor:
@@ -86,8 +88,8 @@ GRADIENT_MEASURES = {
 def gradient_measures(model: Classifier, batches: Iterable[Batch]) -> dict[str, float]:
     """The mean over samples of every gradient measure."""
     values: dict[str, list[Tensor]] = {name: [] for name in GRADIENT_MEASURES}
-    for x, y, _ in batches:
-        g = input_gradient(model, x, y)
+    for batch in batches:
+        g = input_gradient(model, batch.x, batch.y)
         for name, measure in GRADIENT_MEASURES.items():
             values[name].append(measure(g).cpu())
     return {name: float(torch.cat(v).double().mean()) for name, v in values.items()}
@@ -100,9 +102,9 @@ def firing_rates(model: nn.Module, batches: Iterable[Batch]) -> dict[str, float]
     layers = {name: module for name, module in model.named_modules() if isinstance(module, Neuron)}
     with untouched(model), _recording(layers, totals):
         samples = []
-        for x, _, _ in batches:
-            model(x)
-            samples.append(len(x))
+        for batch in batches:
+            model(batch.x)
+            samples.append(len(batch.x))
     return {
         name: sum(rate * n for rate, n in zip(rates, samples, strict=True)) / sum(samples)
         for name, rates in totals.items()

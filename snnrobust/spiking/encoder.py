@@ -54,7 +54,8 @@ class Poisson(Encoder):
         rate = x.unsqueeze(0).expand(self.steps, *x.shape)
         # rand draws from [0, 1): `x > U` fires never at 0 and always at 1.
         spikes = (rate.detach() > torch.rand(rate.shape, device=x.device, dtype=x.dtype)).to(x.dtype)
-        return _StraightThrough.apply(rate, spikes)  # type: ignore[no-any-return]
+        through: Tensor = _StraightThrough.apply(rate, spikes)
+        return through
 
 
 class _StraightThrough(torch.autograd.Function):
@@ -65,7 +66,7 @@ class _StraightThrough(torch.autograd.Function):
         return spikes.view_as(spikes)
 
     @staticmethod
-    def backward(ctx: object, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: object, grad: Tensor) -> tuple[Tensor, None]:
         return grad, None
 
 

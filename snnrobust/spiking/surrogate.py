@@ -17,21 +17,24 @@ Surrogate = Callable[["Tensor"], "Tensor"]
 
 
 def triangle(width: Positive = 1.0) -> Surrogate:
-    """`max(0, width - |q|) / width^2`: exact zeros beyond `width` (Bellec et al. 2018; the papers' training default)."""
+    """`max(0, width - |q|) / width^2`: exact zeros beyond `width` (Bellec et al. 2018; the default of the papers)."""
     from spikingjelly.activation_based.surrogate import PiecewiseQuadratic
 
-    return PiecewiseQuadratic(alpha=1.0 / width)
+    derivative: Surrogate = PiecewiseQuadratic(alpha=1.0 / width)
+    return derivative
 
 
 def sigmoid(slope: Positive = 4.0) -> Surrogate:
     """`slope s (1 - s)` with `s = sigmoid(slope q)`."""
     from spikingjelly.activation_based.surrogate import Sigmoid
 
-    return Sigmoid(alpha=slope)
+    derivative: Surrogate = Sigmoid(alpha=slope)
+    return derivative
 
 
 def atan(alpha: Positive = 2.0) -> Surrogate:
     """`(alpha / 2) / (1 + (pi alpha q / 2)^2)`: never exactly zero (Fang et al. 2021)."""
     from spikingjelly.activation_based.surrogate import ATan
 
-    return ATan(alpha=alpha)
+    derivative: Surrogate = ATan(alpha=alpha)
+    return derivative

@@ -145,8 +145,9 @@ class Trainer:
     ) -> Scores:
         model.train()
         totals = _Totals()
-        for x, y, index in self._shuffled(data, number):
-            loss, parts = self._objective(model, self.defence(model, x, y, index), y)
+        for batch in self._shuffled(data, number):
+            x = self.defence(model, batch.x, batch.y, batch.index)
+            loss, parts = self._objective(model, x, batch.y)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()

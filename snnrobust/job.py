@@ -1,0 +1,86 @@
+"""One run as plain data: what was asked for, where it lies, and whether it is there. Light; imports no torch.
+
+    runs/<training signature>/            config.yaml overrides.yaml checkpoint.pt history.jsonl run.log
+                                          results.json outcomes.npz   (of the first evaluation)
+    runs/<training signature>/<evaluation signature>/
+                                          config.yaml overrides.yaml run.log results.json outcomes.npz
+
+A failed run leaves `failure.json` with its traceback where its results would be.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from snnrobust.identity import evaluation_signature, training_signature
+
+SCHEMA = 1
+CHECKPOINT, RESULTS, FAILURE, HISTORY = "checkpoint.pt", "results.json", "failure.json", "history.jsonl"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What was asked for.
+
+    Args:
+        config: resolved, plain containers.
+        choices: the choice made in every config group.
+        overrides: of the command line, enough to repeat the run.
+        kind: `train` trains where there is no checkpoint yet; `evaluate` needs one.
+        checkpoint: of an evaluation.
+        group: the sweep it belongs to.
+    """
+
+    config: Mapping[str, Any]
+    choices: Mapping[str, str]
+    overrides: tuple[str, ...]
+    kind: Literal["train", "evaluate"]
+    checkpoint: Path | None = None
+    group: str | None = None
+
+    @property
+    def training(self) -> str:
+        return training_signature(self.config)
+
+    @property
+    def evaluation(self) -> str:
+        return evaluation_signature(self.config)
+
+    @property
+    def home(self) -> Path:
+        """The run directory: that of the checkpoint, or `runs/<training signature>`."""
+        return self.checkpoint.parent if self.checkpoint else Path(self.config["runs"]) / self.training
+
+    @property
+    def folder(self) -> Path:
+        """Where the results go: the run directory for its first evaluation, a folder inside it for others."""
+        first = read_json(self.home / RESULTS)
+        taken = first is not None and first.get("evaluation_signature") != self.evaluation
+        return self.home / self.evaluation if taken else self.home
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """A record; None if there is none, or none that can be read (it is then made again)."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) and content.get("schema") == SCHEMA else None
+
+
+def results_of(job: Job) -> dict[str, Any] | None:
+    """The results of exactly this job, if they are there."""
+    results = read_json(job.folder / RESULTS)
+    return results if results and results.get("evaluation_signature") == job.evaluation else None
+
+
+def failure_of(job: Job) -> str | None:
+    """Why a job that was run has no good results, in one line; None if it has."""
+    failure = read_json(job.folder / FAILURE)
+    if failure is not None and failure.get("evaluation_signature") == job.evaluation:
+        return f"{job.folder}: {failure['error']}"
+    return None if results_of(job) else f"{job.folder}: no results; the run was killed, see run.log there"
