@@ -134,6 +134,8 @@ def _launch(root: str, verb: Literal["train", "evaluate"], arguments: list[str])
     failures = [failure for failure in map(failure_of, jobs) if failure]
     if sweeping:
         print(f"{len(jobs)} runs: {len(jobs) - len(failures)} done, {len(failures)} failed")
+        if any(list(job.folder.glob("wandb/offline-run-*")) for job in jobs):
+            print(f"tracked offline; upload with: wandb sync $(find {jobs[0].home.parent} -name 'offline-run-*')")
     for failure in failures:
         _fail(failure, status=1)
     return 1 if failures else 0
@@ -172,7 +174,7 @@ def _task(config: DictConfig) -> None:
     job = _job(verb, composed, overrides, Path(settings.sweep.dir).name if sweeping else None)
     check(job.config, trusted(overrides))
     try:
-        _run(job)
+        _run(job, sweeping)
     except RunFailed as error:
         if sweeping:
             print(f"failed: {error}", file=sys.stderr)
@@ -196,9 +198,9 @@ def _job(
     return Job(config, composed.choices, kept, verb, Path(checkpoint) if checkpoint else None, group)
 
 
-def _run(job: Job) -> None:
+def _run(job: Job, sweeping: bool) -> None:
     """One job: shows the results that are there, or makes them."""
-    from snnrobust.console import Terminal, results_table, results_title, stdout
+    from snnrobust.console import Terminal, results_line, results_table, results_title, stdout
     from snnrobust.job import results_of
 
     results = None if job.config["force"] else results_of(job)
@@ -206,7 +208,10 @@ def _run(job: Job) -> None:
         from snnrobust.config import build
         from snnrobust.run import run
 
-        results = run(job, build, Terminal())
+        results = run(job, build, Terminal(brief=sweeping))
+    if sweeping:
+        print(results_line(results), flush=True)
+        return
     stdout().print(results_title(results), soft_wrap=True)
     stdout().print(results_table(results))
     print(f"results: {job.folder}/results.json")

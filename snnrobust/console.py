@@ -23,14 +23,20 @@ def stderr() -> Console:
 
 
 class Terminal:
-    """Progress on standard error. Nothing is drawn into a pipe or in CI, where bars only fill logs."""
+    """Progress on standard error. Nothing is drawn into a pipe or in CI, where bars only fill logs.
 
-    def __init__(self) -> None:
+    Args:
+        brief: one of many runs, which are reported together.
+    """
+
+    def __init__(self, brief: bool = False) -> None:
+        self.brief = brief
         self.console = stderr()
         self.quiet = not self.console.is_terminal or bool(os.environ.get("CI"))
 
-    def say(self, text: str) -> None:
-        self.console.print(text, markup=False)
+    def tracked_offline(self, folder: str) -> None:
+        if not self.brief:
+            print(f"tracked offline; upload with: wandb sync {folder}")
 
     @contextmanager
     def training(self, name: str, steps: int) -> Iterator[Callable[[float, float], None]]:
@@ -62,7 +68,15 @@ def results_title(results: Mapping[str, Any]) -> str:
         f"eps {config['threat'].get('eps')}",
         f"seed {config['seed']}",
     ]
-    return ", ".join([*map(str, words), *values]) + f": {results['samples']['test']} test samples"
+    return ", ".join([*map(str, words), *values])
+
+
+def results_line(results: Mapping[str, Any]) -> str:
+    """One run of many: the headline in a line."""
+    shown = {"clean": "clean_accuracy", "noise": "noise_accuracy", "PGD": "pgd_accuracy", "worst": "worst_accuracy"}
+    metrics = results["metrics"]
+    values = [f"{name} {PERCENT.format(100 * metrics[key])}" for name, key in shown.items() if key in metrics]
+    return f"{results_title(results)}: {', '.join(values)}"
 
 
 def results_table(results: Mapping[str, Any]) -> Table:

@@ -49,6 +49,8 @@ class Display(Protocol):
     @property
     def evaluation(self) -> evaluator.Progress: ...
 
+    def tracked_offline(self, folder: str) -> None: ...
+
 
 Build = Callable[[Mapping[str, Any]], tuple[Experiment, Tracker]]
 
@@ -75,7 +77,7 @@ def run(job: Job, build: Build, display: Display) -> dict[str, Any]:
         model = _classifier(experiment)
         splits = experiment.load()
         seconds = {"data": time.perf_counter() - start}
-        with _tracked(tracker, job, folder) as tracked:
+        with _tracked(tracker, job, folder, display) as tracked:
             checkpoint = _trained(experiment, model, splits, job, tracked, display)
             report = experiment.evaluate(model, splits.test, display.evaluation)
             results = _results(experiment, job, checkpoint, splits, report, seconds)
@@ -216,13 +218,15 @@ class _Tracked:
 
 
 @contextmanager
-def _tracked(tracker: Tracker, job: Job, folder: Path) -> Iterator[_Tracked]:
+def _tracked(tracker: Tracker, job: Job, folder: Path, display: Display) -> Iterator[_Tracked]:
     """Closes the tracked run whatever happens; without a summary it counts as failed."""
     tracked = _Tracked(tracker.start(_description(job, folder)))
     try:
         yield tracked
     finally:
-        tracked.run.finish(tracked.summary or {}, failed=tracked.summary is None)
+        offline = tracked.run.finish(tracked.summary or {}, failed=tracked.summary is None)
+        if offline:
+            display.tracked_offline(offline)
 
 
 @contextmanager

@@ -36,8 +36,8 @@ class Tracked(ABC):
         """Values of one epoch, `epoch` among them."""
 
     @abstractmethod
-    def finish(self, summary: Mapping[str, Any], failed: bool = False) -> None:
-        """The final measures; closes the run."""
+    def finish(self, summary: Mapping[str, Any], failed: bool = False) -> str | None:
+        """The final measures; closes the run. Returns the folder to upload later, if there is one."""
 
 
 class Tracker(ABC):
@@ -51,8 +51,8 @@ class _Silence(Tracked):
     def log(self, values: Mapping[str, float]) -> None:
         return
 
-    def finish(self, summary: Mapping[str, Any], failed: bool = False) -> None:
-        return
+    def finish(self, summary: Mapping[str, Any], failed: bool = False) -> str | None:
+        return None
 
 
 @dataclass(frozen=True)
@@ -103,9 +103,12 @@ class _Mirror(Tracked):
         if self.run is not None:
             self._attempt("log to", lambda: self.run.log(dict(values)))
 
-    def finish(self, summary: Mapping[str, Any], failed: bool = False) -> None:
-        if self.run is not None:
-            self._attempt("finish", lambda: self._close(summary, failed))
+    def finish(self, summary: Mapping[str, Any], failed: bool = False) -> str | None:
+        if self.run is None:
+            return None
+        offline, folder = self.run.settings.mode == "offline", str(self.run.settings.sync_dir)
+        self._attempt("finish", lambda: self._close(summary, failed))
+        return folder if offline else None
 
     def _init(self, settings: Wandb, run: Description) -> None:
         # Offline mode otherwise still looks up a host name, for error reports.
@@ -155,10 +158,7 @@ class _Mirror(Tracked):
 
     def _close(self, summary: Mapping[str, Any], failed: bool) -> None:
         self.run.summary.update(dict(summary))
-        offline, folder = self.run.settings.mode == "offline", Path(self.run.settings.sync_dir)
         self.run.finish(exit_code=int(failed))
-        if offline:
-            print(f"tracked offline; upload with: wandb sync {folder}", file=sys.stderr)
 
     def _attempt(self, action: str, attempt: Callable[[], None]) -> None:
         """Runs one call to the client; its first failure ends the mirror with a warning."""

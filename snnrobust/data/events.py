@@ -58,7 +58,7 @@ class DigitsEvents(DataSource):
     test: OpenFraction = 0.2
     split_seed: NonNegativeInt = 0
     root: str = "data"
-    eps: Positive = 0.1
+    eps: Positive = 0.02
 
     classes = 10
     # Over the training part with the settings above.

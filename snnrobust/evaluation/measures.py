@@ -30,7 +30,7 @@ def input_gradient(model: Classifier, x: Tensor, y: Tensor) -> Tensor:
         logits: Tensor = model(x)
         probability = logits.softmax(1).gather(1, y[:, None]).sum()
         gradient: Tensor = torch.autograd.grad(probability, x)[0]
-        return gradient
+    return gradient
 
 
 def sparsity(g: Tensor) -> Tensor:

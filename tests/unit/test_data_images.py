@@ -1,6 +1,7 @@
 """MNIST and Fashion-MNIST on tiny files of the same format."""
 
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
 import numpy as np
@@ -43,7 +44,8 @@ def folder(tmp_path, request) -> Path:
 
 
 def source(folder: Path, **settings) -> Mnist:
-    return Mnist(name=folder.parent.name, eps=0.1, root=str(folder.parents[1]), **settings)
+    name: Any = folder.parent.name
+    return Mnist(name=name, eps=0.1, root=str(folder.parents[1]), **settings)
 
 
 def test_files_load_and_the_parts_cover_them(folder):

@@ -1,0 +1,54 @@
+# Targets for people; `make help` lists them. Everything lives in .venv; nothing else is touched.
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# Two OpenMP threads beside a busy core spin against each other: one per process, unless told otherwise.
+export OMP_NUM_THREADS ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-long check format lock clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: $(READY) ## make .venv with the pinned dependencies (once)
+
+$(READY): requirements.lock pyproject.toml scripts/check_machine.py
+	@$(PYTHON) scripts/check_machine.py
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+# Two weights of the regularizer, three seeds, four budgets: six trainings, eighteen evaluations.
+DEMO := runs=runs/demo regularizer.weight=0,0.02 seed=0,1,2 threat.eps=0.05,0.1,0.2 training.epochs=12
+
+demo: setup ## train, attack and compare: a table here, figures on a page (under 3 minutes on 2 cores)
+	$(BIN)/snnrobust train -m $(DEMO)
+	$(BIN)/snnrobust report runs/demo --out report/demo --title "snnrobust demo: gradient sparsity on handwritten digits"
+
+test: setup ## the test suite (under 10 minutes on 2 cores)
+	$(BIN)/python -m pytest -m "not long"
+
+test-long: setup ## the slow tests too: browser, packaging
+	$(BIN)/python -m pytest
+
+check: setup ## format, lint, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: setup ## format and fix what can be fixed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: setup ## time training and attack steps; writes docs/benchmarks.md
+	$(BIN)/python -m benchmarks.run
+
+lock: setup ## renew requirements.lock from pyproject.toml
+	$(BIN)/python scripts/lock.py
+
+clean: ## remove caches (runs, data and .venv stay)
+	rm -rf .mypy_cache .pytest_cache .ruff_cache build dist
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -1,0 +1,132 @@
+"""Every combination of the yaml files for encoder, neuron, surrogate and model gives a sound classifier."""
+
+import copy
+import pickle
+from functools import cache
+from itertools import product
+
+import pytest
+import torch
+import yaml
+
+from snnrobust import config
+from snnrobust.spiking.classifier import SpikingClassifier
+from snnrobust.threat import Bounds
+
+DATASETS = {"images": "digits", "events": "digits_events"}
+CASES = [*product(*(config.groups()[group] for group in ("encoder", "neuron", "neuron/surrogate", "model")))]
+
+
+def kind(encoder: str) -> str:
+    return str(yaml.safe_load((config.folder() / "encoder" / f"{encoder}.yaml").read_text())["kind"])
+
+
+@cache
+def prepared(
+    encoder: str, neuron: str, surrogate: str, model: str, steps: int
+) -> tuple[SpikingClassifier, torch.Tensor]:
+    """A classifier in double precision with warmed-up batch norm, and six random inputs."""
+    choices = [f"encoder={encoder}", f"neuron={neuron}", f"neuron/surrogate={surrogate}", f"model={model}"]
+    dataset = f"dataset={DATASETS[kind(encoder)]}"
+    composed = config.compose("config", [dataset, *choices, f"encoder.steps={steps}", "tracker=none", "device=cpu"])
+    experiment, _ = config.build(composed.config)
+    classifier = experiment.classifier().double()
+    torch.manual_seed(0)
+    x = torch.rand(6, *experiment.dataset.shape, dtype=torch.float64)
+    with torch.no_grad():
+        for _ in range(10):
+            classifier.train()(x)
+    return classifier.eval(), x
+
+
+@pytest.fixture(params=CASES, ids=["-".join(case) for case in CASES])
+def case(request) -> tuple[str, str, str, str]:
+    return request.param
+
+
+@pytest.fixture
+def built(case) -> tuple[SpikingClassifier, torch.Tensor]:
+    classifier, x = prepared(*case, steps=4)
+    return copy.deepcopy(classifier), x
+
+
+def logits_of(classifier: SpikingClassifier, x: torch.Tensor) -> torch.Tensor:
+    """With the draws of a stochastic code fixed."""
+    torch.manual_seed(7)
+    logits: torch.Tensor = classifier(x).detach()
+    return logits
+
+
+def test_logits_have_one_row_per_sample_and_one_column_per_class(built):
+    classifier, x = built
+    logits = classifier(x)
+    assert logits.shape == (6, 10)
+    assert logits.isfinite().all()
+    assert isinstance(classifier.bounds, Bounds)
+
+
+def test_logits_do_not_depend_on_what_ran_before(built):
+    classifier, x = built
+    first = logits_of(classifier, x)
+    assert torch.equal(logits_of(classifier, x), first)
+    classifier(x[:2].flip(-1)).sum().backward()
+    assert torch.equal(logits_of(classifier, x), first)
+
+
+def test_logits_do_not_depend_on_the_neighbours(built):
+    classifier, x = built
+    with torch.no_grad():
+        torch.manual_seed(3)
+        sequence = classifier.encoder(x if classifier.encoder.spiking else classifier.normalize(x))
+        whole = classifier.backbone(sequence).mean(0)
+        for k in (1, 4):
+            part = classifier.backbone(sequence[:, :k]).mean(0)
+            torch.testing.assert_close(part, whole[:k], atol=1e-10, rtol=0)
+            if not classifier.stochastic:
+                torch.testing.assert_close(classifier(x[:k]), whole[:k], atol=1e-10, rtol=0)
+
+
+def test_only_a_stochastic_code_draws(built):
+    classifier, x = built
+    state = torch.get_rng_state()
+    classifier(x)
+    assert torch.equal(torch.get_rng_state(), state) != classifier.stochastic
+
+
+def test_the_input_gradient_is_finite_and_not_zero(built):
+    classifier, x = built
+    x = x.clone().requires_grad_()
+    torch.manual_seed(5)
+    gradient = torch.autograd.grad(classifier(x)[:, 0].sum(), x)[0]
+    assert gradient.isfinite().all()
+    assert gradient.abs().max() > 0
+
+
+def test_every_parameter_learns(built):
+    classifier, x = built
+    torch.manual_seed(5)
+    torch.nn.functional.cross_entropy(classifier.train()(x), torch.arange(6)).backward()
+    for name, parameter in classifier.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))], ids=["copy", "pickle"]
+)
+def test_it_can_be_copied_after_a_backward(built, copied):
+    classifier, x = built
+    classifier(x).sum().backward()
+    assert torch.equal(logits_of(copied(classifier), x), logits_of(classifier, x))
+
+
+def test_a_single_sample_is_enough(built):
+    classifier, x = built
+    assert classifier(x[:1]).shape == (1, 10)
+
+
+def test_a_single_step_is_enough(case):
+    classifier, x = prepared(*case, steps=1)
+    assert classifier.encoder.steps == 1
+    assert classifier(x).shape == (6, 10)
+    assert classifier(x[:1]).isfinite().all()
