@@ -281,6 +281,8 @@ def report(arguments: list[str]) -> int:
     except RecordError as error:
         return _fail(str(error), status=1)
     stdout().print(written.summary.to_terminal())
+    for note in written.summary.notes:
+        print(f"  {note}")
     print(f"report: {written.page}")
     return 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -101,4 +102,6 @@ class TorchAttack(Attack):
         if "n_classes" in accepted and "n_classes" not in arguments:
             with torch.no_grad():
                 arguments["n_classes"] = model(x[:1]).shape[1]
+        if "seed" in accepted:  # their defaults are a constant, which repeats the noise in every batch, or the clock
+            arguments.setdefault("seed", random.getrandbits(31))
         return arguments

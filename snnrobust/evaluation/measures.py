@@ -51,7 +51,8 @@ def l1(g: Tensor) -> Tensor:
 
 def l2(g: Tensor) -> Tensor:
     """`gradient_l2` `[B]`: `sqrt(sum_i g_i^2)`."""
-    return torch.linalg.vector_norm(g.flatten(1), dim=1)
+    length: Tensor = torch.linalg.vector_norm(g.flatten(1), dim=1)
+    return length
 
 
 def hoyer(g: Tensor) -> Tensor:

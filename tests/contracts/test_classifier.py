@@ -22,14 +22,19 @@ def kind(encoder: str) -> str:
 
 
 @cache
-def prepared(
-    encoder: str, neuron: str, surrogate: str, model: str, steps: int
-) -> tuple[SpikingClassifier, torch.Tensor]:
-    """A classifier in double precision with warmed-up batch norm, and six random inputs."""
+def composed(encoder: str, neuron: str, surrogate: str, model: str) -> config.Composed:
     choices = [f"encoder={encoder}", f"neuron={neuron}", f"neuron/surrogate={surrogate}", f"model={model}"]
-    dataset = f"dataset={DATASETS[kind(encoder)]}"
-    composed = config.compose("config", [dataset, *choices, f"encoder.steps={steps}", "tracker=none", "device=cpu"])
-    experiment, _ = config.build(composed.config)
+    return config.compose("config", [f"dataset={DATASETS[kind(encoder)]}", *choices, "tracker=none", "device=cpu"])
+
+
+@cache
+def prepared(case: tuple[str, str, str, str], steps: int) -> tuple[SpikingClassifier, torch.Tensor]:
+    """A classifier in double precision with warmed-up batch norm, and six random inputs."""
+    content = copy.deepcopy(dict(composed(*case).config))
+    for node in (content["encoder"], content["dataset"]):
+        if "steps" in node:
+            node["steps"] = steps
+    experiment, _ = config.build(content)
     classifier = experiment.classifier().double()
     torch.manual_seed(0)
     x = torch.rand(6, *experiment.dataset.shape, dtype=torch.float64)
@@ -46,7 +51,7 @@ def case(request) -> tuple[str, str, str, str]:
 
 @pytest.fixture
 def built(case) -> tuple[SpikingClassifier, torch.Tensor]:
-    classifier, x = prepared(*case, steps=4)
+    classifier, x = prepared(case, steps=4)
     return copy.deepcopy(classifier), x
 
 
@@ -126,7 +131,7 @@ def test_a_single_sample_is_enough(built):
 
 
 def test_a_single_step_is_enough(case):
-    classifier, x = prepared(*case, steps=1)
+    classifier, x = prepared(case, steps=1)
     assert classifier.encoder.steps == 1
     assert classifier(x).shape == (6, 10)
     assert classifier(x[:1]).isfinite().all()

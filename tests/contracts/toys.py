@@ -61,6 +61,14 @@ class Restless(Toy):
         return super().forward(x)
 
 
+class Shy(Toy):
+    """Class 0 where every entry is 0.5 and another class anywhere else; a search ends where its start sends it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        distance = (x.flatten(1) - 0.5).abs().sum(1)
+        return torch.stack([1e-3 - distance, *(-i + 0 * distance for i in range(CLASSES - 1))], 1)
+
+
 class Flat(Toy):
     """Logits that do not depend on the input; the gradient is 0 everywhere."""
 

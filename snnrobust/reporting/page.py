@@ -1,0 +1,69 @@
+"""One self-contained HTML page: no scripts, no requests, everything from a record escaped."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+
+from jinja2 import Environment, StrictUndefined
+
+from snnrobust.reporting.records import Collection, Record
+from snnrobust.reporting.tables import MISSING, Summary
+
+SHOWN = ("clean_accuracy", "noise_accuracy", "pgd_accuracy", "worst_accuracy")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure as base64-encoded SVG, and what it shows in a sentence."""
+
+    svg: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """A line of the table of runs, as text."""
+
+    name: str
+    seed: int
+    values: tuple[str, ...]
+    seconds: str
+    commit: str
+    command: str
+
+
+def picture(svg: bytes, caption: str) -> Picture:
+    return Picture(base64.b64encode(svg).decode(), caption)
+
+
+def render(title: str, summary: Summary, collection: Collection, pictures: Sequence[Picture]) -> str:
+    """The page as text."""
+    source = resources.files(__package__ or "").joinpath("page.html.j2").read_text(encoding="utf-8")
+    template = Environment(autoescape=True, undefined=StrictUndefined).from_string(source)
+    return template.render(
+        title=title,
+        summary=summary,
+        records=collection.records,
+        failures=collection.failures,
+        problems=collection.problems,
+        figures=pictures,
+        runs=[_run(record) for setting in summary.settings for record in setting.records],
+    )
+
+
+def _run(record: Record) -> Run:
+    content = record.content
+    git = content.get("git") or {}
+    commit = str(git.get("commit", "unknown"))[:10] + (" +" if git.get("dirty") else "")
+    found = (record.metrics.get(name) for name in SHOWN)
+    return Run(
+        name="/".join(record.identity),
+        seed=record.seed,
+        values=tuple(MISSING if value is None else f"{100 * value:.1f}" for value in found),
+        seconds=f"{sum(content.get('seconds', {}).values()):.0f}",
+        commit=commit,
+        command=" ".join(["snnrobust train", *map(str, content.get("overrides", ()))]),
+    )

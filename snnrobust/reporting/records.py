@@ -1,0 +1,168 @@
+"""Finds the records of runs in any number of folders. What cannot be used is named, never dropped in silence."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+SCHEMA = 1
+RESULTS, FAILURE, CONFIG = "results.json", "failure.json", "config.yaml"
+REQUIRED = ("training_signature", "evaluation_signature", "choices", "config", "metrics", "finished")
+SKIPPED = ("wandb", "__pycache__")
+
+
+class RecordError(Exception):
+    """Nothing to report: one line that says why."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One evaluation of one trained model: the content of its `results.json`."""
+
+    path: Path
+    content: Mapping[str, Any]
+
+    @property
+    def identity(self) -> tuple[str, str]:
+        return self.content["training_signature"], self.content["evaluation_signature"]
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Those that are numbers; null stands for NaN in JSON and counts as missing."""
+        return {k: float(v) for k, v in self.content["metrics"].items() if v is not None}
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        return self.content["config"]  # type: ignore[no-any-return]
+
+    @property
+    def choices(self) -> Mapping[str, str]:
+        return self.content["choices"]  # type: ignore[no-any-return]
+
+    @property
+    def seed(self) -> int:
+        return int(self.config.get("seed", 0))
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One run that ended with an error: the content of its `failure.json`."""
+
+    path: Path
+    error: str
+    traceback: str
+    overrides: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something in the folders that is no usable record, and why."""
+
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True)
+class Collection:
+    """All that was found, in a fixed order."""
+
+    records: tuple[Record, ...]
+    failures: tuple[Failure, ...]
+    problems: tuple[Problem, ...]
+
+
+def collect(paths: Sequence[Path]) -> Collection:
+    """Reads every record below the given folders: runs, sweeps, copies from other machines.
+
+    The same evaluation found twice counts once; if the two differ, the one finished last counts and a problem says so.
+
+    Raises:
+        RecordError: if a folder does not exist.
+    """
+    records: dict[tuple[str, str], Record] = {}
+    failures: list[Failure] = []
+    problems: list[Problem] = []
+    seen: set[Path] = set()
+    for path in paths:
+        if not path.is_dir():
+            raise RecordError(f"{path}: no such folder")
+        for found in _walk(path):
+            if isinstance(found, Problem):
+                problems.append(found)
+            elif found.path.resolve() in seen:
+                continue
+            elif isinstance(found, Failure):
+                failures.append(found)
+            else:
+                problems += _keep(records, found)
+            if not isinstance(found, Problem):
+                seen.add(found.path.resolve())
+    ordered = tuple(sorted(records.values(), key=lambda record: record.identity))
+    unique = tuple(dict.fromkeys(problems))
+    return Collection(ordered, tuple(sorted(failures, key=lambda failure: str(failure.path))), unique)
+
+
+def _keep(records: dict[tuple[str, str], Record], new: Record) -> Iterator[Problem]:
+    old = records.get(new.identity)
+    if old is not None and old.metrics != new.metrics:
+        later = max(old, new, key=lambda record: str(record.content["finished"]))
+        other = old if later is new else new
+        yield Problem(other.path, f"the same run as {later.path} with other results; the one finished last counts")
+        records[new.identity] = later
+    elif old is None:
+        records[new.identity] = new
+
+
+def _walk(root: Path) -> Iterator[Record | Failure | Problem]:
+    for folder, names, files in os.walk(root):
+        names[:] = sorted(name for name in names if name not in SKIPPED and not name.startswith("."))
+        here = Path(folder)
+        if RESULTS in files:
+            yield _record(here / RESULTS)
+        if FAILURE in files:
+            yield _failure(here / FAILURE)
+        if CONFIG in files and RESULTS not in files and FAILURE not in files:
+            yield Problem(here, "unfinished: a config without results")
+
+
+def _record(path: Path) -> Record | Problem:
+    content = _read(path)
+    if isinstance(content, Problem):
+        return content
+    missing = [key for key in REQUIRED if key not in content]
+    if missing:
+        return Problem(path, f"lacks {', '.join(missing)}")
+    if not all(isinstance(content[key], dict) for key in ("choices", "config", "metrics")):
+        return Problem(path, "choices, config and metrics must be mappings")
+    odd = [k for k, v in content["metrics"].items() if v is not None and not _is_number(v)]
+    return Problem(path, f"metrics that are no numbers: {', '.join(odd)}") if odd else Record(path, content)
+
+
+def _failure(path: Path) -> Failure | Problem:
+    content = _read(path)
+    if isinstance(content, Problem):
+        return content
+    text = {key: str(content.get(key, "unknown")) for key in ("error", "traceback")}
+    return Failure(path, **text, overrides=tuple(map(str, content.get("overrides", ()))))
+
+
+def _read(path: Path) -> dict[str, Any] | Problem:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        return Problem(path, f"cannot be read: {error.strerror}")
+    except ValueError as error:
+        return Problem(path, f"damaged: {str(error).splitlines()[0]}")
+    if not isinstance(content, dict):
+        return Problem(path, "damaged: no mapping")
+    if content.get("schema") != SCHEMA:
+        return Problem(path, f"schema {content.get('schema')!r}; this version reads {SCHEMA}")
+    return content
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,150 @@
+"""Which runs are the same but for the seed, and what tells the others apart."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from snnrobust.reporting.records import Record
+
+NOT_SCIENCE = frozenset(
+    {"seed", "evaluation.seed", "device", "threads", "runs", "force", "dataset.root", "dataset.download", "dataset.eps"}
+)
+"""Keys that tell runs apart, but not settings."""
+NOT_SCIENCE_GROUPS = ("tracker", "attack@", "experiment")
+
+Label = tuple[str, Any]
+"""A dotted key and its value."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Mean and sample standard deviation over n runs; the deviation is None for a single one."""
+
+    mean: float
+    std: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Runs that differ in their seeds alone.
+
+    Args:
+        labels: the keys that vary among the settings of a report, with the values of this one.
+        records: its runs, ordered by seed.
+    """
+
+    labels: tuple[Label, ...]
+    records: tuple[Record, ...]
+
+    @property
+    def name(self) -> str:
+        return ", ".join(f"{short(key)} {show(value)}" for key, value in self.labels) or "all runs"
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return tuple(record.seed for record in self.records)
+
+    def values(self, metric: str) -> list[float]:
+        return [record.metrics[metric] for record in self.records if metric in record.metrics]
+
+    def estimate(self, metric: str) -> Estimate | None:
+        """None if no run has the metric: a missing value is never filled in."""
+        values = [value for value in self.values(metric) if math.isfinite(value)]
+        if not values:
+            return None
+        std = statistics.stdev(values) if len(values) > 1 else None
+        return Estimate(statistics.fmean(values), std, len(values))
+
+    @property
+    def flagged(self) -> bool:
+        return any(record.content.get("flags") for record in self.records)
+
+    def label(self, key: str) -> Any:
+        return dict(self.labels).get(key)
+
+    @cached_property
+    def content(self) -> dict[str, Any]:
+        return science(self.records[0])
+
+
+def settings_of(records: Sequence[Record]) -> tuple[Setting, ...]:
+    """Groups records by everything but the seed, labels the groups, and sorts them by their labels."""
+    groups: dict[str, list[Record]] = {}
+    for record in records:
+        groups.setdefault(json.dumps(science(record), sort_keys=True), []).append(record)
+    keys = varying([science(members[0]) for members in groups.values()])
+    settings = []
+    for members in groups.values():
+        content = science(members[0])
+        members.sort(key=lambda record: (record.seed, record.identity))
+        labels = tuple((key, content[key]) for key in keys if key in content)
+        settings.append(Setting(labels, tuple(members)))
+    return tuple(sorted(settings, key=lambda setting: [_order(value) for _, value in setting.labels]))
+
+
+def science(record: Record) -> dict[str, Any]:
+    """All that defines a setting, flat: dotted config keys, and the choice made in each group under its name."""
+    flat: dict[str, Any] = {}
+    _flatten("", record.config, flat)
+    chosen = {k: v for k, v in record.choices.items() if not k.startswith(NOT_SCIENCE_GROUPS)}
+    kept = {k: v for k, v in flat.items() if k not in NOT_SCIENCE and not k.startswith(("tracker.", "suite."))}
+    return {k: v for k, v in kept.items() if not (k.startswith("attacks.") and k.endswith(".seed"))} | chosen
+
+
+def _flatten(prefix: str, node: Any, flat: dict[str, Any]) -> None:
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            _flatten(f"{prefix}.{key}" if prefix else str(key), value, flat)
+    else:
+        flat[prefix] = json.dumps(node) if isinstance(node, list) else node
+
+
+def varying(contents: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The fewest keys that tell the settings apart: choices first, then the keys that vary within them.
+
+    A key is left out if it says nothing beyond those already taken: the inner keys of a group whose choice differs, or
+    an attack's own copy of the budget.
+    """
+    keys = dict.fromkeys(key for content in contents for key in content)
+    candidates = [k for k in keys if len({json.dumps(c.get(k)) for c in contents}) > 1]
+    taken: list[str] = []
+    for key in sorted(candidates, key=_preference):
+        before = {json.dumps([c.get(k) for k in taken]) for c in contents}
+        after = {json.dumps([c.get(k) for k in [*taken, key]]) for c in contents}
+        if len(after) > len(before):
+            taken.append(key)
+    return taken
+
+
+def _preference(key: str) -> tuple[int, str]:
+    """Names of choices before values, the threat before its copies in the attacks, targets last."""
+    if "." not in key:
+        return 0, key
+    if key.endswith("_target_"):
+        return 4, key
+    if key == "threat.eps":
+        return 2, key
+    return (3 if key.startswith("attacks.") else 1), key
+
+
+def _order(value: Any) -> tuple[int, float, str]:
+    """Numbers by size, before words by alphabet."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return 0, float(value), ""
+    return 1, 0.0, str(value)
+
+
+def short(key: str) -> str:
+    """`regularizer.weight` reads `weight`; a choice reads as its group."""
+    return key.rpartition(".")[2] if not key.startswith("attacks.") else key.removeprefix("attacks.")
+
+
+def show(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,166 @@
+"""The table: mean ± standard deviation over seeds, for terminal, Markdown, CSV and LaTeX."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from tabulate import tabulate
+
+from snnrobust.reporting.records import Collection, Record
+from snnrobust.reporting.settings import Estimate, Setting, settings_of, short, show
+
+HEADLINE = ("clean_accuracy", "noise_accuracy", "fgsm_accuracy", "pgd_accuracy", "worst_accuracy")
+MEASURES = ("gradient_sparsity", "gradient_zero_fraction", "gradient_l1", "firing_rate")
+HIDDEN = ("validation_accuracy",)
+TITLES = {"pgd_accuracy": "PGD", "fgsm_accuracy": "FGSM"}
+TERMINAL = {
+    "clean_accuracy": "clean %",
+    "noise_accuracy": "noise %",
+    "pgd_accuracy": "PGD %",
+    "worst_accuracy": "worst %",
+    "gradient_sparsity": "sparsity",
+}
+MISSING, DAGGER = "–", "†"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The settings of a report, the metrics shown of them, and what a reader must know beside them."""
+
+    settings: tuple[Setting, ...]
+    metrics: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def keys(self) -> list[str]:
+        return list(dict.fromkeys(key for setting in self.settings for key, _ in setting.labels))
+
+    def header(self) -> list[str]:
+        return [*self.keys, "n", *map(title, self.metrics)]
+
+    def rows(self) -> list[list[str]]:
+        return [self._row(setting) for setting in self.settings]
+
+    def _row(self, setting: Setting) -> list[str]:
+        labels = [MISSING if (v := setting.label(key)) is None else show(v) for key in self.keys]
+        cells = [cell(metric, setting.estimate(metric)) for metric in self.metrics]
+        flagged = [text + DAGGER if setting.flagged and text != MISSING else text for text in cells]
+        return [*labels, str(len(setting.records)), *flagged]
+
+    def to_terminal(self) -> Table:
+        """The headline alone, under short names and without spaces: a terminal is narrow."""
+        table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        labels = len(self.keys)
+        shown = {m: labels + 1 + i for i, m in enumerate(self.metrics) if m in TERMINAL}
+        for key in self.keys:
+            table.add_column(short(key))
+        for name in ("n", *(TERMINAL[metric] for metric in shown)):
+            table.add_column(name, justify="right", no_wrap=True)
+        for row in self.rows():
+            table.add_row(*row[: labels + 1], *(row[i].replace(" ", "") for i in shown.values()))
+        return table
+
+    def to_markdown(self) -> str:
+        aligned = ["left"] * len(self.keys) + ["right"] * (1 + len(self.metrics))
+        table = tabulate(self.rows(), self.header(), tablefmt="pipe", colalign=aligned, disable_numparse=True)
+        return "\n".join([table, "", *(f"- {note}" for note in self.notes)]).rstrip() + "\n"
+
+    def to_latex(self) -> str:
+        """A booktabs tabular; special characters are escaped by tabulate, the signs of this table here."""
+        text = tabulate(self.rows(), self.header(), tablefmt="latex_booktabs", disable_numparse=True)
+        for sign, command in (("±", r"$\pm$"), (DAGGER, r"$^\dagger$"), (MISSING, "--")):
+            text = text.replace(sign, command)
+        notes = "".join(f"% {note}\n" for note in self.notes)
+        return notes + text + "\n"
+
+    def to_csv(self) -> str:
+        """Full precision; `<metric>_mean`, `<metric>_std` and `<metric>_n`, accuracies as fractions."""
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow([*self.keys, "n", *(f"{m}_{part}" for m in self.metrics for part in ("mean", "std", "n"))])
+        for setting in self.settings:
+            values: list[object] = [setting.label(key) for key in self.keys]
+            values.append(len(setting.records))
+            for metric in self.metrics:
+                found = setting.estimate(metric)
+                values += (
+                    ["", "", 0] if found is None else [found.mean, "" if found.std is None else found.std, found.n]
+                )
+            writer.writerow(values)
+        return out.getvalue()
+
+
+def summarise(collection: Collection) -> Summary:
+    """Groups, labels and annotates all records."""
+    settings = settings_of(collection.records)
+    present = list(dict.fromkeys(name for record in collection.records for name in record.metrics))
+    repeated = {record.config["suite"]["headline"].get("noise_accuracy") for record in collection.records}
+    others = [
+        name
+        for name in present
+        if name.endswith("_accuracy")
+        and name not in (*HEADLINE, *HIDDEN)
+        and name.removesuffix("_accuracy") not in repeated
+    ]
+    metrics = [*(m for m in HEADLINE if m in present), *others, *(m for m in MEASURES if m in present)]
+    return Summary(settings, tuple(metrics), tuple(_notes(settings, collection)))
+
+
+def runs_csv(records: Sequence[Record]) -> str:
+    """One line per run with all of its metrics, at full precision."""
+    names = list(dict.fromkeys(name for record in records for name in record.metrics))
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["training_signature", "evaluation_signature", "seed", "overrides", *names])
+    for record in records:
+        overrides = " ".join(map(str, record.content.get("overrides", ())))
+        writer.writerow([*record.identity, record.seed, overrides, *(record.metrics.get(name, "") for name in names)])
+    return out.getvalue()
+
+
+def title(metric: str) -> str:
+    """Column headings: accuracies in percent."""
+    if metric.endswith("_accuracy"):
+        name = TITLES.get(metric, metric.removesuffix("_accuracy").replace("_", " "))
+        return f"{name} [%]"
+    return metric.replace("_", " ")
+
+
+def cell(metric: str, estimate: Estimate | None) -> str:
+    if estimate is None:
+        return MISSING
+    percent = metric.endswith("_accuracy")
+    values = [estimate.mean] if estimate.std is None else [estimate.mean, estimate.std]
+    return " ± ".join(f"{100 * v:.1f}" if percent else f"{v:.3g}" for v in values)
+
+
+def _notes(settings: Sequence[Setting], collection: Collection) -> Iterator[str]:
+    records = collection.records
+    counts = sorted({len(setting.records) for setting in settings})
+    spread = "mean ± sample standard deviation over seeds" if counts[-1] > 1 else "single runs: no spread is known"
+    samples = sorted({record.content.get("samples", {}).get("test", 0) for record in records})
+    yield f"{spread}; n = {', '.join(map(str, counts))}; test samples: {', '.join(map(str, samples))}"
+    if any(setting.flagged for setting in settings):
+        names = sorted({str(flag.get("name")) for record in records for flag in record.content.get("flags", ())})
+        yield f"{DAGGER} the evaluation raised a flag: {', '.join(names)}"
+    if len({setting.seeds for setting in settings}) > 1:
+        yield "the rows do not have the same seeds"
+    if any(len(set(setting.seeds)) < len(setting.seeds) for setting in settings):
+        yield "a seed occurs twice in a row: the same setting was evaluated with different evaluation seeds"
+    commits = {str((record.content.get("git") or {}).get("commit", "unknown"))[:10] for record in records}
+    if len(commits) > 1:
+        yield f"the runs come from {len(commits)} commits: {', '.join(sorted(commits))}"
+    if any((record.content.get("git") or {}).get("dirty") for record in records):
+        yield "some runs were made with uncommitted changes"
+    cards = {str(record.content.get("hardware", {}).get("cpu")) for record in records}
+    if len(cards) > 1:
+        yield f"the runs come from different machines: {', '.join(sorted(cards))}"
+    if collection.failures:
+        yield f"{len(collection.failures)} runs failed and are not in the table"
+    if collection.problems:
+        yield f"{len(collection.problems)} records could not be used"

@@ -1,0 +1,189 @@
+"""The command: wrong input is answered at once, in one line, and leaves nothing behind."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+
+from snnrobust import __version__
+from snnrobust.cli import USAGE
+from snnrobust.config import groups
+
+PYTHON = [sys.executable, "-m", "snnrobust"]
+
+# Command: fragments of the one line that answers it. The first is the key, with what was given.
+MISTAKES = {
+    "train threat.eps=-1": ("threat.eps: got -1", "greater than or equal to 0"),
+    "train threat.eps=8": ("threat.eps: got 8", "less than or equal to 1"),
+    "train encoder.steps=0": ("encoder.steps: got 0", "greater than or equal to 1"),
+    "train dataset=digit": ("dataset: got 'digit'", "digits, digits_events"),
+    "train training=foo": ("training: got 'foo'", "adam", "sgd"),
+    "train neuron/surrogate=foo": ("neuron/surrogate: got 'foo'", "triangle"),
+    "train dataset=null": ("dataset: got ", "digits"),
+    "train regularizer.weigth=0.1": ("regularizer.weigth: unknown key", "did you mean weight?", "step"),
+    "train +attacks.pgd.stepss=3": ("attacks.pgd.stepss: unknown key", "did you mean steps?", "restarts"),
+    "train training.epochs=abc": ("training.epochs: got 'abc'", "integer"),
+    "train training.lr=nan": ("training.lr: got nan", "finite"),
+    "train training.lr=": ("training.lr: got ''", "number"),
+    "train training.optimizer=adamw": ("training.optimizer: got 'adamw'", "'adam' or 'sgd'"),
+    "train dataset.validation=0": ("dataset.validation: got 0", "greater than 0"),
+    "train dataset.validation=0.6 dataset.test=0.5": ("dataset.validation + dataset.test: got 1.1", "below 1"),
+    "train seed=0,1": ("seed=0,1: several values", "-m"),
+    "train seed=-1": ("seed: got -1", "greater than or equal to 0"),
+    "train dataset=digits_events encoder=direct": ("encoder: got a code for images", "encoder=frames"),
+    "train encoder=frames": ("encoder: got a code for events", "any other for images"),
+    "train +foo=1": ("foo: unknown key", "dataset, "),
+    "train foo=1": ("foo: unknown key", "dataset, "),
+    "train +suite.foo=1": ("suite.foo: unknown key", "headline, name"),
+    "train model.channels=[16,x]": ("model.channels: got [16, 'x']", "entry 1 integer"),
+    "train model._target_=my.package.Net": ("model._target_: got 'my.package.Net'", "installed package"),
+    "train model._target_=snnrobust.models.convnet.Net": ("model._target_: got", "defines no class or function"),
+    "train a=b=c[": ("a=b=c[: cannot be read", "key=value"),
+    "train foo": ("foo: cannot be read", "key=value"),
+    "train neuron.tau=1": ("neuron.tau: got 1", "greater than 1"),
+    "train threads=0": ("threads: got 0", "greater than or equal to 1"),
+    "train regularizer=none regularizer.weight=0.1": ("regularizer.weight: got 0.1", "allowed: 0"),
+    "train +attack@attacks.clean=pgd": ("attacks.clean: ", "taken"),
+    "train suite.headline.pgd_accuracy=x": ("suite.headline.pgd_accuracy: got 'x'", "pgd"),
+    "train threat.eps=${nowhere}": ("threat.eps: ", "nowhere"),
+    "train threat.eps=${frac:a/b}": ("threat.eps: ", "a/b"),
+    "train ~model": ("model: missing",),
+    "train -m seed=0,1 training.lr=0.01,nan": ("training.lr: got nan", "finite"),
+    "train -m seed=0,-1": ("seed: got -1", "greater than or equal to 0"),
+    "train -m dataset=digits,digit": ("dataset: got 'digit'", "mnist"),
+    "evaluate": ("checkpoint: missing", "checkpoint=RUN"),
+    "evaluate threat.eps=0.2": ("checkpoint: missing", "checkpoint=RUN"),
+    "evaluate checkpoint=absent": ("checkpoint: got absent", "checkpoint.pt"),
+    "evaluate checkpoint=empty": ("checkpoint: got empty", "checkpoint.pt"),
+    "evaluate checkpoint=run seed=3": ("seed=3: ", "use train"),
+    "evaluate checkpoint=run training.lr=0.1": ("training.lr=0.1: ", "use train"),
+    "evaluate checkpoint=run model=convnet": ("model=convnet: ", "use train"),
+    "evaluate checkpoint=run neuron/surrogate=atan": ("neuron/surrogate=atan: ", "use train"),
+    "evaluate checkpoint=run attacks.pgd.stepss=3": ("attacks.pgd.stepss: unknown key", "did you mean steps?"),
+    "evaluate checkpoint=bare": ("checkpoint: ", "overrides.yaml"),
+    "evaluate checkpoint=broken": ("checkpoint: ", "config.yaml"),
+    "describe model.hidden=0": ("model.hidden: got 0", "greater than or equal to 1"),
+    "trian": ("unknown verb 'trian'", "train, evaluate"),
+}
+
+# Runs every command above in one process and says what came of it; torch would stay in `sys.modules`.
+ALL = """
+import contextlib, io, json, sys, time, traceback
+from snnrobust.cli import main
+answers = {}
+for command in json.load(sys.stdin):
+    out, err, start = io.StringIO(), io.StringIO(), time.perf_counter()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            status = main(command.split())
+        except BaseException:
+            status = traceback.format_exc()
+    answers[command] = [status, out.getvalue(), err.getvalue(), time.perf_counter() - start, "torch" in sys.modules]
+print(json.dumps(answers))
+"""
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """Folders that look like runs, as far as their errors need it."""
+    folder = tmp_path_factory.mktemp("workplace")
+    for name, files in {
+        "run": ("checkpoint.pt", "overrides.yaml", "config.yaml"),
+        "bare": ("checkpoint.pt",),
+        "broken": ("checkpoint.pt", "overrides.yaml"),
+        "empty": (),
+    }.items():
+        (folder / name).mkdir()
+        for file in files:
+            (folder / name / file).write_text("[]" if file == "overrides.yaml" else "")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def answers(workplace):
+    before = sorted(workplace.rglob("*"))
+    done = subprocess.run(
+        [sys.executable, "-c", ALL], input=json.dumps([*MISTAKES]), cwd=workplace, capture_output=True, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return {**json.loads(done.stdout), "left": [str(p) for p in sorted(workplace.rglob("*")) if p not in before]}
+
+
+@pytest.mark.parametrize("command", MISTAKES)
+def test_a_mistake_is_answered_in_one_line_without_torch(command, answers):
+    status, out, err, seconds, torch = answers[command]
+    assert status == 2, err
+    assert out == ""
+    (line,) = err.splitlines()
+    key, *fragments = MISTAKES[command]
+    assert line.startswith(f"snnrobust: {key}")
+    for fragment in fragments:
+        assert fragment in line
+    assert not torch
+    assert seconds < 2
+
+
+def test_mistakes_leave_nothing_behind(answers):
+    assert answers["left"] == []
+
+
+def ran(*arguments, cwd):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run([*PYTHON, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_the_command_answers_a_mistake_at_once(tmp_path):
+    start = time.monotonic()
+    done = ran("train", "threat.eps=-1", cwd=tmp_path)
+    assert time.monotonic() - start < 5  # 1 s where nothing else runs
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr == "snnrobust: threat.eps: got -1; allowed: greater than or equal to 0\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_flag_is_wrong_usage(tmp_path):
+    done = ran("train", "--fast", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "--fast" in done.stderr
+    assert "killed" not in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_config_folder_that_is_absent_is_one_line(tmp_path):
+    done = ran("train", "--config-dir=/absent", cwd=tmp_path)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("snnrobust: ")
+    assert "/absent" in line
+
+
+def test_the_composed_config_can_be_printed(tmp_path):
+    done = ran("train", "--cfg", "job", "threat.eps=0.2", cwd=tmp_path)
+    assert done.returncode == 0
+    assert yaml.safe_load(done.stdout)["threat"]["eps"] == 0.2
+    assert not list(tmp_path.iterdir())
+
+
+def test_help_lists_every_group_with_its_choices(tmp_path):
+    done = ran("train", "--help", cwd=tmp_path)
+    assert done.returncode == 0
+    for group, choices in groups().items():
+        assert f"{group}: {', '.join(sorted(choices))}" in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("arguments", [(), ("--help",), ("-h",), ("help",)])
+def test_usage(arguments, tmp_path):
+    done = ran(*arguments, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, USAGE)
+
+
+def test_version(tmp_path):
+    assert ran("--version", cwd=tmp_path).stdout == f"snnrobust {__version__}\n"

@@ -1,0 +1,127 @@
+"""Signatures: what counts, what does not, and that they stay what they are."""
+
+import copy
+
+import pytest
+
+from snnrobust.config import compose
+from snnrobust.identity import TRAINING_KEYS, evaluation_signature, training_signature
+
+# A change here means that every recorded run is orphaned: it is done again under a new name. If it is meant,
+# CHANGELOG.md has to say so.
+GOLDEN_TRAINING = "02a7e9d05f"
+GOLDEN_EVALUATION = "36437d3c7c"
+
+NOT_COUNTED = {("dataset", "root"), ("dataset", "download"), ("dataset", "eps")}
+
+
+@pytest.fixture(scope="module")
+def default():
+    return compose("config", []).config
+
+
+def signatures(config):
+    return training_signature(config), evaluation_signature(config)
+
+
+def composed(*overrides):
+    return signatures(compose("config", list(overrides)).config)
+
+
+def leaves(node, path=()):
+    """Paths of all values in nested mappings."""
+    for key, value in node.items():
+        if isinstance(value, dict) and value:
+            yield from leaves(value, (*path, key))
+        else:
+            yield (*path, key)
+
+
+def changed(config, path):
+    """A copy of `config` with another value at `path`."""
+    copied = copy.deepcopy(config)
+    node = copied
+    for key in path[:-1]:
+        node = node[key]
+    node[path[-1]] = "another value"
+    return copied
+
+
+def test_the_signatures_of_the_default_config_are_frozen(default):
+    assert signatures(default) == (GOLDEN_TRAINING, GOLDEN_EVALUATION)
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["device=cpu", "threads=3", "runs=elsewhere", "tracker=none", "tracker.mode=online", "force=true", "suite.name=x"],
+)
+def test_where_and_how_a_run_is_made_does_not_count(default, override):
+    assert composed(override) == signatures(default)
+
+
+@pytest.mark.parametrize("override", ["dataset.root=elsewhere", "dataset.download=true"])
+def test_where_the_data_lie_does_not_count(override):
+    assert composed("dataset=mnist", override) == composed("dataset=mnist")
+
+
+def test_every_training_value_changes_both_signatures(default):
+    paths = [p for p in leaves({key: default[key] for key in TRAINING_KEYS}) if p[:2] not in NOT_COUNTED]
+    assert len(paths) > 20
+    for path in paths:
+        training, evaluation = signatures(changed(default, path))
+        assert training != GOLDEN_TRAINING, path
+        assert evaluation != GOLDEN_EVALUATION, path
+
+
+def test_every_evaluation_value_changes_the_evaluation_signature_alone(default):
+    paths = [p for p in leaves({k: default[k] for k in ("threat", "attacks", "evaluation")})]
+    for path in [*paths, ("suite", "headline", "pgd_accuracy")]:
+        training, evaluation = signatures(changed(default, path))
+        assert training == GOLDEN_TRAINING, path
+        assert evaluation != GOLDEN_EVALUATION, path
+
+
+@pytest.mark.parametrize("override", ["threat.eps=0.2", "attacks.pgd.steps=20", "~attacks.fgsm", "evaluation.seed=1"])
+def test_another_evaluation_from_the_command_line_keeps_the_training(override):
+    training, evaluation = composed(override)
+    assert training == GOLDEN_TRAINING
+    assert evaluation != GOLDEN_EVALUATION
+
+
+def test_different_training_values_give_different_signatures():
+    assert len({composed(f"seed={seed}")[0] for seed in range(5)}) == 5
+    assert composed("training.lr=0.001")[0] != composed("training.lr=0.002")[0]
+
+
+def test_a_budget_given_as_a_fraction_is_the_same_run():
+    assert composed("threat.eps=${frac:1/4}") == composed("threat.eps=0.25")
+
+
+def test_equal_numbers_are_one_run():
+    assert composed("regularizer.weight=0") == composed("regularizer.weight=0.0")
+    assert composed("neuron.tau=2") == composed("neuron.tau=2.0")
+
+
+def test_a_switch_is_not_a_number(default):
+    on, one = copy.deepcopy(default), copy.deepcopy(default)
+    on["neuron"]["detach_reset"], one["neuron"]["detach_reset"] = True, 1
+    assert training_signature(on) != training_signature(one)
+
+
+def test_the_order_of_keys_does_not_count(default):
+    def turned(node):
+        return {k: turned(v) for k, v in reversed(node.items())} if isinstance(node, dict) else node
+
+    assert list(turned(default)) != list(default)
+    assert signatures(turned(default)) == signatures(default)
+
+
+def test_the_order_of_entries_counts():
+    assert composed("model.channels=[8,16]")[0] != composed("model.channels=[16,8]")[0]
+
+
+def test_not_a_number_has_no_signature(default):
+    broken = copy.deepcopy(default)
+    broken["training"]["lr"] = float("nan")
+    with pytest.raises(ValueError, match="Out of range"):
+        training_signature(broken)

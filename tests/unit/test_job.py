@@ -1,0 +1,82 @@
+"""Where a job lies, and whether it is there, from its folder alone."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from snnrobust.config import compose
+from snnrobust.job import CHECKPOINT, FAILURE, RESULTS, SCHEMA, Job, failure_of, read_json, results_of
+
+
+@pytest.fixture(scope="module")
+def composed():
+    return compose("config", [])
+
+
+@pytest.fixture
+def job(composed, tmp_path):
+    return Job({**composed.config, "runs": str(tmp_path)}, composed.choices, (), "train")
+
+
+def record(path, **content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"schema": SCHEMA, **content}))
+
+
+def test_a_run_lies_under_its_training_signature(job, tmp_path):
+    assert job.home == job.folder == tmp_path / job.training
+
+
+def test_the_same_evaluation_stays_in_the_run_directory(job):
+    record(job.home / RESULTS, evaluation_signature=job.evaluation)
+    assert job.folder == job.home
+
+
+def test_another_evaluation_gets_a_folder_inside(job):
+    record(job.home / RESULTS, evaluation_signature="0123456789")
+    assert job.folder == job.home / job.evaluation
+
+
+def test_an_evaluation_lies_beside_its_checkpoint(composed, tmp_path):
+    job = Job(composed.config, composed.choices, (), "evaluate", tmp_path / "copied" / CHECKPOINT)
+    assert job.home == tmp_path / "copied"
+
+
+def test_results_are_those_of_exactly_this_job(job):
+    assert results_of(job) is None
+    record(job.home / RESULTS, evaluation_signature="0123456789")
+    assert results_of(job) is None
+    record(job.folder / RESULTS, evaluation_signature=job.evaluation, metrics={"clean_accuracy": 1.0})
+    assert results_of(job)["metrics"] == {"clean_accuracy": 1.0}
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"schema": 0}', "{}", "\x00\xff"])
+def test_a_damaged_record_counts_as_absent(tmp_path, text):
+    path = Path(tmp_path) / RESULTS
+    path.write_text(text, encoding="latin-1")
+    assert read_json(path) is None
+
+
+def test_an_absent_record_is_none(tmp_path):
+    assert read_json(tmp_path / RESULTS) is None
+
+
+def test_a_run_with_results_did_not_fail(job):
+    record(job.home / RESULTS, evaluation_signature=job.evaluation)
+    assert failure_of(job) is None
+
+
+def test_a_failure_is_told_in_one_line(job):
+    record(job.home / FAILURE, evaluation_signature=job.evaluation, error="it broke")
+    assert failure_of(job) == f"{job.home}: it broke"
+
+
+def test_a_failure_of_another_evaluation_is_not_this_one(job):
+    record(job.home / FAILURE, evaluation_signature="0123456789", error="it broke")
+    record(job.home / RESULTS, evaluation_signature=job.evaluation)
+    assert failure_of(job) is None
+
+
+def test_a_run_without_any_record_was_killed(job):
+    assert "killed" in failure_of(job)

@@ -1,0 +1,88 @@
+"""Keyed streams, and global streams that are given back."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from snnrobust.randomness import generator, isolated, key, normal, seed_all, uniform
+
+
+def draws() -> tuple[float, float, float]:
+    return float(torch.rand(())), float(np.random.rand()), random.random()  # noqa: NPY002
+
+
+def test_the_key_is_a_fixed_function_of_the_words():
+    assert key("attack", "PGD", 0, 17) == 8226392866632233499  # the first 63 bits of the SHA-256
+    assert key("a", 1) == key("a", "1")
+    assert len({key("a"), key("b"), key("a", 0), key("a", 1)}) == 4
+
+
+def test_the_key_is_a_seed_that_torch_takes():
+    assert all(0 <= key(i) < 2**63 for i in range(100))
+
+
+def test_equal_words_give_equal_generators():
+    first, again, other = (torch.rand(5, generator=generator(*words)) for words in (("a", 1), ("a", 1), ("a", 2)))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("draw", [uniform, normal])
+def test_a_sample_meets_the_same_draws_in_any_batch(draw):
+    index = torch.tensor([4, 9, 2])
+    whole = draw(torch.zeros(3, 2, 5), index, "noise", 0)
+    assert whole.shape == (3, 2, 5)
+    assert torch.equal(draw(torch.zeros(1, 2, 5), index[2:], "noise", 0)[0], whole[2])
+    assert len({float(row.sum()) for row in whole}) == 3
+    assert not torch.equal(draw(torch.zeros(3, 2, 5), index, "noise", 1), whole)
+
+
+@pytest.mark.parametrize("draw", [uniform, normal])
+def test_keyed_draws_leave_the_global_stream_alone_and_take_the_dtype(draw):
+    state = torch.get_rng_state()
+    assert draw(torch.zeros(2, 3, dtype=torch.float64), torch.arange(2), 0).dtype == torch.float64
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_an_empty_batch_draws_nothing():
+    assert uniform(torch.zeros(0, 3), torch.arange(0)).shape == (0, 3)
+
+
+def test_uniform_and_normal_have_their_moments():
+    u, n = (draw(torch.zeros(20, 1000), torch.arange(20), "moments") for draw in (uniform, normal))
+    assert u.min() >= 0
+    assert u.max() < 1
+    assert u.mean() == pytest.approx(0.5, abs=5 / np.sqrt(12 * 20000))
+    assert n.mean() == pytest.approx(0, abs=5 / np.sqrt(20000))
+    assert n.std() == pytest.approx(1, abs=0.03)
+
+
+def test_isolated_gives_the_streams_back():
+    seed_all(5)
+    expected = draws()
+    seed_all(5)
+    with isolated("inside"):
+        inside = draws()
+    assert draws() == expected
+    assert inside != expected
+
+
+def test_isolated_gives_the_streams_back_after_an_error():
+    seed_all(5)
+    expected = draws()
+    seed_all(5)
+    with pytest.raises(ZeroDivisionError), isolated("inside"):
+        _ = draws()[0] / 0
+    assert draws() == expected
+
+
+def test_isolated_draws_depend_on_the_words_alone():
+    found = []
+    for outer, words in ((1, ("a", 1)), (2, ("a", 1)), (1, ("a", 2))):
+        seed_all(outer)
+        with isolated(*words):
+            found.append(draws())
+    assert found[0] == found[1]
+    assert all(a != b for a, b in zip(found[0], found[2], strict=True))
