@@ -60,6 +60,7 @@ def _scatter(summary: Summary, metric: str, label: str) -> Figure | None:
                 if number is not None:
                     _annotate(axes, setting, metric, show(setting.label(number)))
         axes.set_xlabel(label)
+        axes.locator_params(axis="x", nbins=6)
         axes.set_ylabel("PGD accuracy [%]")
         _legend_below(axes, f"numbers beside points: {short(number)}" if number else None)
 

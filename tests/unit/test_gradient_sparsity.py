@@ -1,0 +1,172 @@
+"""SR against a plain loop over samples, its limit, and its gradients."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from snnrobust.regularizers.gradient_sparsity import GradientSparsity, runner_up, true_against
+from tests.contracts.toys import Linear
+
+
+class Smooth(nn.Module):
+    """Four tanh neurons between 6 inputs and 3 logits, in double precision."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(3)
+        self.first, self.second = (
+            nn.Parameter(torch.randn(shape, generator=generator, dtype=torch.float64)) for shape in ((4, 6), (3, 4))
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(x.flatten(1) @ self.first.T) @ self.second.T
+
+
+def sample(number: int = 5) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(4)
+    return torch.rand(number, 6, generator=generator, dtype=torch.float64), torch.arange(number) % 3
+
+
+def term(model: nn.Module, x: Tensor, y: Tensor, step: float = 0.01) -> Tensor:
+    x = x.clone().requires_grad_()
+    value: Tensor = GradientSparsity(step=step)(model, x, y, model(x))
+    return value
+
+
+def probability(z: list[float], true: int, other: int) -> float:
+    return math.exp(z[true]) / (math.exp(z[true]) + math.exp(z[other]))
+
+
+def loop(model: nn.Module, x: Tensor, y: Tensor, step: float) -> float:
+    """The published definition, sample by sample, with the quotient of exponentials."""
+    total = 0.0
+    for one, label in zip(x, y.tolist(), strict=True):
+        one = one.unsqueeze(0).clone().requires_grad_()
+        logits = model(one)[0]
+        other = max((j for j in range(len(logits)) if j != label), key=lambda j: float(logits[j]))
+        f = logits[label].exp() / (logits[label].exp() + logits[other].exp())
+        direction = torch.autograd.grad(f, one)[0].sign()
+        there = model(one.detach() + step * direction)[0].tolist()
+        here = probability(logits.tolist(), label, other)
+        total += ((probability(there, label, other) - here) / step) ** 2
+    return total / len(x)
+
+
+def gradient_l1(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """`[B]`: l1 norms of the input gradient of the two-class probability."""
+    x = x.clone().requires_grad_()
+    logits = model(x)
+    f = true_against(runner_up(logits, y), logits, y)
+    return torch.autograd.grad(f.sum(), x)[0].flatten(1).abs().sum(1)
+
+
+def test_the_runner_up_is_the_largest_class_but_the_true_one():
+    logits = torch.tensor([[3.0, 1.0, 2.0], [3.0, 1.0, 2.0], [3.0, 1.0, 2.0], [-5.0, -7.0, -6.0]])
+    assert runner_up(logits, torch.tensor([0, 1, 2, 0])).tolist() == [2, 0, 0, 2]
+
+
+def test_the_probability_is_that_of_the_two_class_softmax():
+    logits = torch.tensor([[1.0, 3.0, 0.0], [2.0, 0.5, -1.0]], dtype=torch.float64)
+    found = true_against(torch.tensor([1, 0]), logits, torch.tensor([0, 2]))
+    expected = [probability(logits[0].tolist(), 0, 1), probability(logits[1].tolist(), 2, 0)]
+    assert found.tolist() == pytest.approx(expected, abs=1e-15)
+
+
+@pytest.mark.parametrize("step", [0.001, 0.01, 0.1])
+def test_it_equals_the_loop_on_a_smooth_model(step):
+    x, y = sample(9)
+    assert float(term(Smooth(), x, y, step)) == pytest.approx(loop(Smooth(), x, y, step), rel=1e-9)
+
+
+def test_it_equals_the_loop_on_a_spiking_classifier(classifier, images):
+    x, y = images
+    found = float(term(classifier.double(), x.double(), y, 0.1))
+    assert found > 0
+    assert found == pytest.approx(loop(classifier, x.double(), y, 0.1), rel=1e-9)
+
+
+def test_it_tends_to_the_squared_l1_norm_of_the_gradient_at_first_order():
+    x, y = sample()
+    limit = float(gradient_l1(Smooth(), x, y).square().mean())
+    coarse, fine, finest = (abs(float(term(Smooth(), x, y, h)) - limit) for h in (1e-3, 1e-4, 1e-5))
+    assert limit > 0.01
+    assert coarse / fine == pytest.approx(10, rel=0.1)
+    assert fine / finest == pytest.approx(10, rel=0.1)
+    assert finest < 1e-4 * limit
+
+
+def test_it_has_the_closed_form_on_a_linear_model():
+    weight = torch.tensor([[1.0, -2.0], [0.5, 1.0]], dtype=torch.float64)
+    x, h = torch.tensor([[0.3, 0.6]], dtype=torch.float64), 0.1
+    margin = (weight[0] - weight[1]) @ x[0]
+    climb = h * float((weight[0] - weight[1]).abs().sum())
+    expected = ((torch.sigmoid(margin + climb) - torch.sigmoid(margin)) / h) ** 2
+    found = term(Linear(weight, torch.zeros(2, dtype=torch.float64)), x, torch.tensor([0]), h)
+    assert float(found) == pytest.approx(float(expected), rel=1e-12)
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_value_and_gradient_are_finite_for_huge_logits(sign):
+    weight = sign * 1e3 * torch.tensor([[1.0, 0.0], [0.0, -1.0], [0.0, 1.0]])
+    model = Linear(weight, torch.zeros(3))
+    value = term(model, torch.ones(3, 2), torch.arange(3))
+    assert value.isfinite()
+    for gradient in torch.autograd.grad(value, [*model.parameters()]):
+        assert gradient.isfinite().all()
+
+
+def test_the_gradient_to_the_parameters_is_that_of_finite_differences():
+    x, y = sample()
+    model = Smooth()
+    gradients = torch.autograd.grad(term(model, x, y, 0.05), [*model.parameters()])
+    assert all(g.abs().max() > 1e-4 for g in gradients)
+    for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+        for position in range(parameter.numel()):
+            values = []
+            for change in (1e-6, -1e-6):
+                with torch.no_grad():
+                    parameter.view(-1)[position] += change
+                values.append(loop(model, x, y, 0.05))
+                with torch.no_grad():
+                    parameter.view(-1)[position] -= change
+            numeric = (values[0] - values[1]) / 2e-6
+            assert float(gradient.view(-1)[position]) == pytest.approx(numeric, rel=1e-5, abs=1e-7)
+
+
+def test_no_gradient_flows_through_the_direction():
+    """With the direction as a constant the gradient is the same, and the second input has no graph."""
+    x, y = sample()
+    model, seen = Smooth(), []
+    model.register_forward_hook(lambda _module, inputs, _output: seen.append(inputs[0]))
+    gradients = torch.autograd.grad(term(model, x, y), [*model.parameters()])
+    here, there = seen
+    assert here.requires_grad
+    assert not there.requires_grad
+    assert torch.allclose((there - x).abs(), torch.tensor(0.01, dtype=torch.float64))
+    logits = model(x)
+    other = runner_up(logits, y)
+    constant = ((true_against(other, model(there), y) - true_against(other, logits, y)) / 0.01).square().mean()
+    for found, expected in zip(gradients, torch.autograd.grad(constant, [*model.parameters()]), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def test_both_passes_use_the_runner_up_of_the_first():
+    """The step changes the order of the other classes; the definition keeps the first."""
+    weight = torch.tensor([[0.0, 0.0], [0.0, 1.0], [10.0, -10.0]], dtype=torch.float64)
+    model = Linear(weight, torch.tensor([0.0, 0.0, -0.09], dtype=torch.float64))
+    x, y, h = torch.zeros(1, 2, dtype=torch.float64), torch.tensor([0]), 0.1
+    there = torch.tensor([[0.0, -0.1]], dtype=torch.float64)  # against class 1, down the second input
+    assert runner_up(model(x), y).item() == 1
+    assert runner_up(model(there), y).item() == 2
+    expected = ((1 / (1 + math.exp(-0.1)) - 0.5) / h) ** 2
+    assert float(term(model, x, y, h)) == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_inputs_keep_no_gradient():
+    x, y = sample()
+    x.requires_grad_()
+    model = Smooth()
+    GradientSparsity()(model, x, y, model(x))
+    assert x.grad is None
