@@ -54,7 +54,7 @@ class Terminal:
             TextColumn("{task.description:<16}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
             TextColumn("{task.fields[status]}"),
         )  # fmt: skip
-        with Progress(*columns, console=self.console, disable=self.quiet) as bar:
+        with Progress(*columns, console=self.console, disable=self.quiet, transient=self.brief) as bar:
             task = bar.add_task(name, total=total, status="")
             yield lambda done, status: bar.update(task, advance=done, status=status)
 

@@ -163,7 +163,7 @@ def _results(
         "best_epoch": checkpoint.epoch,
         "samples": {name: len(getattr(splits, name)) for name in ("train", "validation", "test")},
         "seeds": {"training": experiment.seed, "evaluation": experiment.evaluation_seed},
-        "seconds": seconds | checkpoint.seconds | dict(report.seconds),
+        "durations": seconds | checkpoint.seconds | dict(report.seconds),
         "versions": environment.versions(),
         "git": environment.commit(),
         "hardware": environment.hardware(str(experiment.device), job.config["threads"]),

@@ -20,7 +20,7 @@ from snnrobust.threat import Bounds
 
 torch.set_num_threads(1)
 
-STEPS, CLASSES = 2, 4
+STEPS, CLASSES = 3, 4
 
 
 @pytest.fixture(autouse=True)
@@ -40,6 +40,9 @@ def tiny(encoder: Encoder | None = None, channels: int = 1, seed: int = 0) -> Sp
         with torch.no_grad():
             for _ in range(20):
                 model(torch.rand(32, *steps, channels, 8, 8))
+            hidden = backbone.classifier[1]
+            assert isinstance(hidden, torch.nn.Linear)
+            hidden.weight.mul_(8)  # makes the hidden layer fire
     return model.eval()
 
 

@@ -65,9 +65,10 @@ MISTAKES = {
     "evaluate checkpoint=run neuron/surrogate=atan": ("neuron/surrogate=atan: ", "use train"),
     "evaluate checkpoint=run attacks.pgd.stepss=3": ("attacks.pgd.stepss: unknown key", "did you mean steps?"),
     "evaluate checkpoint=bare": ("checkpoint: ", "overrides.yaml"),
-    "evaluate checkpoint=broken": ("checkpoint: ", "config.yaml"),
     "describe model.hidden=0": ("model.hidden: got 0", "greater than or equal to 1"),
     "trian": ("unknown verb 'trian'", "train, evaluate"),
+    "evaluate checkpoint=broken": ("checkpoint: ", "config.yaml"),
+    "evaluate checkpoint=run": ("checkpoint: ", "config.yaml"),
 }
 
 # Runs every command above in one process and says what came of it; torch would stay in `sys.modules`.

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from snnrobust.config import build, compose, folder, groups
-from snnrobust.schema import _evaluate, parameters_of
+from snnrobust.schema import _evaluate, check_value, parameters_of
 
 CHOICES = [(group, choice) for group, choices in groups().items() for choice in choices]
 PATHS = sorted(folder().rglob("*.yaml"))
@@ -96,6 +96,7 @@ def test_one_file_of_every_target_repeats_its_defaults(target):
 def test_every_setting_is_checked_by_type_and_range(name):
     node = NODES[name]
     parameters = parameters_of(node["_target_"])
+    assert parameters is not None
     for setting in set(parameters) - late(node, parameters) - NESTED:
         annotation = parameters[setting].annotation
         assert annotation, f"{setting} has no annotation"
@@ -105,9 +106,8 @@ def test_every_setting_is_checked_by_type_and_range(name):
 @pytest.mark.parametrize("name", NODES)
 def test_every_setting_can_be_refused(name):
     """No annotation is so wide that a mapping of nonsense passes."""
-    from snnrobust.schema import check_value
-
     parameters = parameters_of(NODES[name]["_target_"])
+    assert parameters is not None
     for setting in set(settings_of(NODES[name])) - NESTED:
         assert list(check_value(setting, {"no": "sense"}, parameters[setting].annotation)), setting
 

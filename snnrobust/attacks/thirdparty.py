@@ -85,8 +85,9 @@ class TorchAttack(Attack):
 
         names = [n for n in torchattacks.__all__ if n not in {"LGV", "MultiAttack", "VANILA"}]
         if self.name not in names:
-            close = get_close_matches(self.name, names, n=1, cutoff=0.5)
-            hint = f"; did you mean {close[0]}?" if close else f"; it has {', '.join(sorted(names))}"
+            lower = {n.lower(): n for n in names}
+            close = get_close_matches(self.name.lower(), lower, n=1, cutoff=0.5)
+            hint = f"; did you mean {lower[close[0]]}?" if close else f"; it has {', '.join(sorted(names))}"
             raise ValueError(f"name: torchattacks has no attack {self.name!r}{hint}")
         return getattr(torchattacks, self.name)
 

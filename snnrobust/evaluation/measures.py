@@ -63,7 +63,7 @@ def hoyer(g: Tensor) -> Tensor:
     """
     flat = g.flatten(1)
     largest = flat.abs().amax(1, keepdim=True)
-    scaled = torch.where(largest > 0, flat / largest.clamp_min(torch.finfo(flat.dtype).tiny), 0.0)
+    scaled = flat / torch.where(largest > 0, largest, 1.0)
     root = math.sqrt(flat.shape[1])
     if root == 1:
         return torch.ones(len(flat), device=g.device)

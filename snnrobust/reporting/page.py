@@ -63,7 +63,7 @@ def _run(record: Record) -> Run:
         name="/".join(record.identity),
         seed=record.seed,
         values=tuple(MISSING if value is None else f"{100 * value:.1f}" for value in found),
-        seconds=f"{sum(content.get('seconds', {}).values()):.0f}",
+        seconds=f"{sum(content.get('durations', {}).values()):.0f}",
         commit=commit,
         command=" ".join(["snnrobust train", *map(str, content.get("overrides", ()))]),
     )

@@ -51,7 +51,7 @@ def content(weight=0.0, seed=0, eps=0.1, dataset="digits", **changes):
         "metrics": metrics,
         "flags": [],
         "samples": {"train": 10, "validation": 5, "test": 20},
-        "seconds": {"train": 1.0, "clean": 0.5},
+        "durations": {"train": 1.0, "clean": 0.5},
         "git": {"commit": "0123456789abcdef", "dirty": False},
         "hardware": {"cpu": "some processor"},
         "finished": f"2026-01-0{seed + 1}T00:00:00+00:00",

@@ -41,12 +41,19 @@ def logs(folder):
     return sorted(folder.glob("wandb/offline-run-*"))
 
 
-def inspected(run):
-    """A tracked run as W&B's own command reads it back: its state, and its records."""
-    command = [str(WANDB), "leet", "inspect", "--json"]
-    summary = subprocess.run([*command, "--summary", str(run)], capture_output=True, text=True, check=True).stdout
-    records = subprocess.run([*command, str(run)], capture_output=True, text=True, check=True).stdout
-    return json.loads(summary), [json.loads(line) for line in records.splitlines()]
+def inspected(run, *flags):
+    """A tracked run as W&B's own command reads it back: JSON, line by line."""
+    command = [str(WANDB), "leet", "inspect", "--json", *flags, str(run)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def summary_of(run):
+    """State, exit code, config, tags and final values."""
+    return json.loads(inspected(run, "--summary"))
+
+
+def records_of(run):
+    return [json.loads(line) for line in inspected(run).splitlines()]
 
 
 def rows(records):
@@ -71,7 +78,7 @@ def offline(tmp_path_factory):
         folder = tmp_path_factory.mktemp("offline")
         mirrored(folder, Wandb(project="mine", tags=("extra",)))
     (run,) = logs(folder)
-    return inspected(run)
+    return summary_of(run), records_of(run)
 
 
 def test_an_offline_run_holds_metrics_and_summary(offline):
@@ -98,7 +105,7 @@ def test_curves_are_drawn_over_epochs(offline):
 
 def test_a_group_that_is_given_wins(tmp_path):
     mirrored(tmp_path, Wandb(group="given"))
-    _, records = inspected(*logs(tmp_path))
+    records = records_of(*logs(tmp_path))
     assert [record["run"]["run_group"] for record in records if record["type"] == "run"] == ["given"]
 
 
@@ -108,7 +115,7 @@ def test_an_offline_run_says_where_it_lies(tmp_path):
 
 def test_a_failed_run_is_closed_as_failed(tmp_path):
     mirrored(tmp_path, failed=True)
-    state, _ = inspected(*logs(tmp_path))
+    state = summary_of(*logs(tmp_path))
     assert (state["state"], state["exit_code"]) == ("failed", 1)
 
 
@@ -116,8 +123,8 @@ def test_two_runs_in_one_process_stay_separate_even_if_the_first_is_never_finish
     first, second = tmp_path / "first", tmp_path / "second"
     Wandb().start(description(first, "one-one")).log({"epoch": 1, "train/loss": 1.0})
     mirrored(second, identity="two-two")
-    assert rows(inspected(*logs(first))[1]) == [{"epoch": 1, "train/loss": 1.0}]
-    assert len(rows(inspected(*logs(second))[1])) == 2
+    assert rows(records_of(*logs(first))) == [{"epoch": 1, "train/loss": 1.0}]
+    assert len(rows(records_of(*logs(second)))) == 2
 
 
 def test_disabled_writes_nothing(tmp_path):
@@ -183,4 +190,4 @@ print(run.finish({{}}))
     assert line.endswith("this run is tracked offline")
     (run,) = logs(tmp_path)
     assert done.stdout.strip() == str(run)
-    assert len(rows(inspected(run)[1])) == 1
+    assert len(rows(records_of(run))) == 1
