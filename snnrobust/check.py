@@ -85,7 +85,10 @@ def _structure(config: Mapping[str, Any]) -> Iterator[str]:
     try:
         Root.model_validate(dict(config))
     except ValidationError as error:
+        wrong = {detail["loc"] for detail in error.errors()}
         for detail in error.errors():
+            if detail["loc"] == ("evaluation", "seed") and ("seed",) in wrong:
+                continue  # it repeats the seed
             path = ".".join(map(str, detail["loc"]))
             if detail["type"] == "extra_forbidden":
                 sections: dict[str, type[_Strict]] = {"suite": Suite, "evaluation": Evaluation}

@@ -87,7 +87,7 @@ def evaluate(arguments: list[str]) -> int:
         raise ConfigError("checkpoint: missing; evaluate needs checkpoint=RUN (a run directory, or its checkpoint.pt)")
     others = [o for o in overrides if o not in given]
     status = 0
-    for (checkpoint,) in expand(given):
+    for (checkpoint,) in expand(given) if "," in given[0] or "(" in given[0] else [given]:
         path = _checkpoint(checkpoint.removeprefix("checkpoint=").strip("'\""))
         _refuse_training_keys(others)
         earlier = _read_yaml(path.parent / "overrides.yaml")
@@ -119,7 +119,8 @@ def _launch(root: str, verb: Literal["train", "evaluate"], arguments: list[str])
     """Checks every job of the command, then lets Hydra run them; the exit status counts failed runs."""
     if _asks_for_help(arguments):
         return _hydra(root, verb, arguments)
-    from snnrobust.config import compose, expand
+    from snnrobust.check import check
+    from snnrobust.config import compose, expand, trusted
     from snnrobust.job import failure_of
 
     flags, overrides = _split(arguments)
@@ -127,10 +128,14 @@ def _launch(root: str, verb: Literal["train", "evaluate"], arguments: list[str])
     commands = expand(overrides) if sweeping else [overrides]
     composed = [compose(root, command) for command in commands]
     if any(flag.startswith(("--cfg", "-c", "--info", "-i")) for flag in flags):
-        return _hydra(root, verb, arguments)
-    _hydra(root, verb, arguments)
-    # What a launcher reports depends on the launcher; what lies in the folders does not.
+        return _hydra(root, verb, [*flags, *overrides])
     jobs = [_job(verb, c, tuple(command)) for c, command in zip(composed, commands, strict=True)]
+    for job, command in zip(jobs, commands, strict=True):
+        check(job.config, trusted(command))
+    status = _hydra(root, verb, [*flags, *overrides])
+    if status:
+        return status
+    # What a launcher reports depends on the launcher; what lies in the folders does not.
     failures = [failure for failure in map(failure_of, jobs) if failure]
     if sweeping:
         print(f"{len(jobs)} runs: {len(jobs) - len(failures)} done, {len(failures)} failed")
@@ -144,17 +149,30 @@ def _launch(root: str, verb: Literal["train", "evaluate"], arguments: list[str])
 def _hydra(root: str, verb: str, arguments: list[str]) -> int:
     """Runs the jobs of a command under `hydra.main`, in this process or wherever its launcher puts them."""
     import hydra
+    from hydra.errors import HydraException
 
     from snnrobust.config import VERSION_BASE, folder, prepare
+
+    errors: list[OSError] = []
+
+    def task(config: DictConfig) -> None:
+        try:
+            _task(config)
+        except OSError as error:  # Hydra would print its own line first
+            errors.append(error)
 
     prepare()
     # Hydra otherwise prints its own account of an error and exits.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv = [f"snnrobust {verb}", *arguments]
     try:
-        hydra.main(config_path=str(folder().resolve()), config_name=root, version_base=VERSION_BASE)(_task)()
+        hydra.main(config_path=str(folder().resolve()), config_name=root, version_base=VERSION_BASE)(task)()
     except SystemExit as stop:
         return int(stop.code or 0)
+    except HydraException as error:
+        raise ConfigError(" ".join(str(error).split())) from error
+    if errors:
+        raise errors[0]
     return 0
 
 
@@ -164,7 +182,7 @@ def _task(config: DictConfig) -> None:
 
     from snnrobust.check import check
     from snnrobust.config import resolved, trusted
-    from snnrobust.run import RunFailed
+    from snnrobust.job import RunFailed
 
     settings = HydraConfig.get()
     sweeping = str(settings.mode).endswith("MULTIRUN")
@@ -191,10 +209,12 @@ def _job(
     checkpoint = config.pop("checkpoint", None)
     if checkpoint is not None:
         saved = _read_yaml(Path(checkpoint).parent / "config.yaml")
+        if not isinstance(saved, dict) or not saved.keys() >= set(TRAINING_KEYS):
+            raise ConfigError(f"checkpoint: {Path(checkpoint).parent / 'config.yaml'} is not the config of a run")
         here = {k: v for k, v in config["dataset"].items() if k in ("root", "download")}
         config |= {key: saved[key] for key in TRAINING_KEYS}
         config["dataset"] = {**saved["dataset"], **here}
-    kept = tuple(o for o in overrides if not o.startswith("checkpoint="))
+    kept = tuple(o for o in overrides if not o.startswith(("checkpoint=", "force=")))
     return Job(config, composed.choices, kept, verb, Path(checkpoint) if checkpoint else None, group)
 
 
@@ -253,7 +273,11 @@ def describe(arguments: list[str]) -> int:
     from snnrobust.console import stdout
     from snnrobust.describe import layers_table
 
-    stdout().print(layers_table(experiment))
+    try:
+        table = layers_table(experiment)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    stdout().print(table)
     return 0
 
 

@@ -144,7 +144,7 @@ def _check_choice(override: Override) -> None:
         return
     given = override.value()
     for choice in given if isinstance(given, list) else [given]:
-        if choice is not None and str(choice) not in choices:
+        if str(choice) not in choices:
             raise ConfigError(f"{override.key_or_group}: got {choice!r}; allowed: {', '.join(choices)}")
 
 

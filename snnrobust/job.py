@@ -22,6 +22,10 @@ SCHEMA = 1
 CHECKPOINT, RESULTS, FAILURE, HISTORY = "checkpoint.pt", "results.json", "failure.json", "history.jsonl"
 
 
+class RunFailed(Exception):
+    """A run that ended with an error, which is recorded in its directory: one line."""
+
+
 @dataclass(frozen=True)
 class Job:
     """What was asked for.

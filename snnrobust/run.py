@@ -22,7 +22,7 @@ from snnrobust.evaluation import evaluator
 from snnrobust.evaluation.report import Report
 from snnrobust.experiment import Experiment
 from snnrobust.files import write_atomically, write_json
-from snnrobust.job import CHECKPOINT, FAILURE, HISTORY, RESULTS, SCHEMA, Job
+from snnrobust.job import CHECKPOINT, FAILURE, HISTORY, RESULTS, SCHEMA, Job, RunFailed
 from snnrobust.schema import ConfigError
 from snnrobust.spiking.classifier import SpikingClassifier
 from snnrobust.tracking import Description, Tracked, Tracker
@@ -34,10 +34,6 @@ FOR_USERS = (ConfigError, DataError, CheckpointError, Diverged)
 """Errors whose message says all: their type adds nothing."""
 
 log = logging.getLogger(__name__)
-
-
-class RunFailed(Exception):
-    """A run that ended with an error, which is recorded in its directory: one line."""
 
 
 class Display(Protocol):
@@ -103,6 +99,9 @@ def _trained(
         checkpoint.save(path)
     else:
         checkpoint = Checkpoint.load(path)
+        if checkpoint.signature != job.training:
+            other = checkpoint.signature
+            raise CheckpointError(f"{path}: weights of training {other}, but the config beside it is of {job.training}")
         log.info("using %s, trained in %.1f s", path, checkpoint.seconds["train"])
     checkpoint.restore(model, path)
     return checkpoint

@@ -144,14 +144,14 @@ class _Mirror(Tracked):
             return settings.mode
         import wandb
 
-        url = urlsplit(wandb.Settings().base_url)
+        url = urlsplit(wandb.setup().settings.base_url)
         port = url.port or (443 if url.scheme == "https" else 80)
         try:
             socket.create_connection((url.hostname or "", port), timeout=min(settings.timeout, 5.0)).close()
         except OSError as error:
             _warn(f"the W&B server at {url.netloc} does not answer ({error}); this run is tracked offline")
             return "offline"
-        if not (os.environ.get("WANDB_API_KEY") or wandb.api.api_key):
+        if not wandb.login(prompt=False, verify=False):
             _warn("no W&B API key (`wandb login`, or WANDB_API_KEY); this run is tracked offline")
             return "offline"
         return "online"
@@ -165,8 +165,17 @@ class _Mirror(Tracked):
         try:
             attempt()
         except Exception as error:  # whatever the client raises, the run goes on
-            self.run = None
             _warn(f"could not {action} W&B ({type(error).__name__}: {error}); the run goes on without it")
+            self._abandon()
+
+    def _abandon(self) -> None:
+        """Closes a run that fails at the tracker; left open, it would be taken for a success by the next one."""
+        run, self.run = self.run, None
+        try:
+            if run is not None:
+                run.finish(exit_code=1)
+        except Exception as error:
+            _warn(f"could not close it either ({type(error).__name__}: {error})")
 
 
 def _warn(text: str) -> None:

@@ -84,15 +84,15 @@ def test_only_attacks_inside_the_threat_form_the_worst_case(report):
 
 
 def test_the_worst_case_of_disjoint_failures_is_worse_than_each():
-    bits = {"clean": [1, 1, 1, 0], "a": [0, 1, 1, 0], "b": [1, 0, 1, 0], "c": [0, 0, 0, 0]}
+    bits = {"clean": [1, 1, 1, 0], "a": [0, 1, 1, 1], "b": [1, 0, 1, 1], "c": [0, 0, 0, 0]}
     correct = {name: torch.tensor(outcome, dtype=torch.bool) for name, outcome in bits.items()}
     metrics = Report(correct, ("a", "b"), {"main": "b"}, {"m": 0.5}, {"x": 0.25, "y": 0.75}, {}, {}).metrics()
     assert metrics == {
         "clean_accuracy": 0.75,
-        "a_accuracy": 0.5,
-        "b_accuracy": 0.5,
+        "a_accuracy": 0.75,
+        "b_accuracy": 0.75,
         "c_accuracy": 0.0,
-        "main": 0.5,
+        "main": 0.75,
         "worst_accuracy": 0.25,
         "m": 0.5,
         "firing_rate": 0.5,
