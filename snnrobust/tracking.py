@@ -104,10 +104,11 @@ class _Mirror(Tracked):
             self._attempt("log to", lambda: self.run.log(dict(values)))
 
     def finish(self, summary: Mapping[str, Any], failed: bool = False) -> str | None:
-        if self.run is None:
+        run, self.run = self.run, None
+        if run is None:
             return None
-        offline, folder = self.run.settings.mode == "offline", str(self.run.settings.sync_dir)
-        self._attempt("finish", lambda: self._close(summary, failed))
+        offline, folder = run.settings.mode == "offline", str(run.settings.sync_dir)
+        self._attempt("finish", lambda: self._close(run, summary, failed))
         return folder if offline else None
 
     def _init(self, settings: Wandb, run: Description) -> None:
@@ -156,9 +157,9 @@ class _Mirror(Tracked):
             return "offline"
         return "online"
 
-    def _close(self, summary: Mapping[str, Any], failed: bool) -> None:
-        self.run.summary.update(dict(summary))
-        self.run.finish(exit_code=int(failed))
+    def _close(self, run: Any, summary: Mapping[str, Any], failed: bool) -> None:
+        run.summary.update(dict(summary))
+        run.finish(exit_code=int(failed))
 
     def _attempt(self, action: str, attempt: Callable[[], None]) -> None:
         """Runs one call to the client; its first failure ends the mirror with a warning."""
