@@ -20,6 +20,8 @@ from snnrobust.threat import Linf, Threat
 Scalar = bool | int | float | str | None
 BUDGET_NAMES = ("eps", "max_epsilon")
 """What constructors in torchattacks call the budget."""
+FEWEST = {"APGDT": 4, "AutoAttack": 4}
+"""Classes without which an attack raises an IndexError: its loss ranks the logits down to the fourth."""
 
 
 class _ImagesInUnitBox(nn.Module):
@@ -102,7 +104,10 @@ class TorchAttack(Attack):
             arguments |= {name: self.threat.eps / model.bounds.width for name in accepted & set(BUDGET_NAMES)}
         if "n_classes" in accepted and "n_classes" not in arguments:
             with torch.no_grad():
-                arguments["n_classes"] = model(x[:1]).shape[1]
+                classes = model(x[:1]).shape[1]
+            if classes < FEWEST.get(self.name, 2):
+                raise ValueError(f"torchattacks.{self.name} needs {FEWEST[self.name]} classes, the model has {classes}")
+            arguments["n_classes"] = classes
         if "seed" in accepted:  # their defaults are a constant, which repeats the noise in every batch, or the clock
             arguments.setdefault("seed", random.getrandbits(31))
         return arguments

@@ -44,7 +44,7 @@ def sparsity(summary: Summary) -> Figure | None:
 
 def _scatter(summary: Summary, metric: str, label: str) -> Figure | None:
     """One point per setting with the spread over seeds; settings that differ in one number are joined."""
-    usable = [s for s in summary.settings if s.estimate(metric) and s.estimate("pgd_accuracy")]
+    usable = [s for s in summary.settings if s.pairs(metric, "pgd_accuracy")]
     if not usable:
         return None
 
@@ -54,8 +54,7 @@ def _scatter(summary: Summary, metric: str, label: str) -> Figure | None:
             points = [(_need(s, metric), _need(s, "pgd_accuracy")) for s in members]
             _draw_points(axes, points, metric, i, name)
             for setting in members:
-                seeds = zip(setting.values(metric), setting.values("pgd_accuracy"), strict=False)
-                x, y = zip(*seeds, strict=True)
+                x, y = zip(*setting.pairs(metric, "pgd_accuracy"), strict=True)
                 axes.plot(_percent(metric, x), _percent("pgd_accuracy", y), ".", ms=4, alpha=0.35, color=_colour(i))
                 if number is not None:
                     _annotate(axes, setting, metric, show(setting.label(number)))
@@ -70,13 +69,13 @@ def _scatter(summary: Summary, metric: str, label: str) -> Figure | None:
 def budget(summary: Summary) -> Figure | None:
     """Accuracy against the size of adversarial and of random perturbations; size 0 is the clean accuracy."""
     needed = ("clean_accuracy", "pgd_accuracy", "noise_accuracy")
-    usable = [s for s in summary.settings if all(s.estimate(metric) for metric in needed)]
+    usable = [s for s in summary.settings if all(s.estimate(metric) for metric in needed) and _is_number(_eps(s))]
     if not usable:
         return None
 
     def draw(axes: Axes, settings: list[Setting]) -> None:
         for i, (name, members) in enumerate(_series(settings, EPS)):
-            sizes = [0.0, *(float(s.records[0].config["threat"]["eps"]) for s in members)]
+            sizes = [0.0, *(_eps(s) for s in members)]
             clean = _need(members[0], "clean_accuracy")
             adversarial = [clean, *(_need(s, "pgd_accuracy") for s in members)]
             random = [clean, *(_need(s, "noise_accuracy") for s in members)]
@@ -88,6 +87,10 @@ def budget(summary: Summary) -> Figure | None:
         _legend_below(axes, "solid: PGD; dashed: uniform noise")
 
     return _panels(usable, draw)
+
+
+def _eps(setting: Setting) -> Any:
+    return setting.records[0].config["threat"].get("eps")
 
 
 def _panels(settings: Sequence[Setting], draw: Callable[[Axes, list[Setting]], None]) -> Figure:

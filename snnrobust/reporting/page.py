@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -65,5 +66,5 @@ def _run(record: Record) -> Run:
         values=tuple(MISSING if value is None else f"{100 * value:.1f}" for value in found),
         seconds=f"{sum(content.get('durations', {}).values()):.0f}",
         commit=commit,
-        command=" ".join(["snnrobust train", *map(str, content.get("overrides", ()))]),
+        command=shlex.join(["snnrobust", "train", *content.get("overrides", ())]),
     )

@@ -4,19 +4,49 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ValidationError
+
 SCHEMA = 1
 RESULTS, FAILURE, CONFIG = "results.json", "failure.json", "config.yaml"
-REQUIRED = ("training_signature", "evaluation_signature", "choices", "config", "metrics", "finished")
 SKIPPED = ("wandb", "__pycache__")
 
 
 class RecordError(Exception):
     """Nothing to report: one line that says why."""
+
+
+class _Suite(BaseModel):
+    headline: dict[str, str]
+
+
+class _Config(BaseModel):
+    seed: int
+    suite: _Suite
+    threat: dict[str, Any]
+
+
+class _Content(BaseModel):
+    """What a report reads of a `results.json`; anything else in it is welcome."""
+
+    training_signature: str
+    evaluation_signature: str
+    choices: dict[str, str]
+    config: _Config
+    metrics: dict[str, float | None]
+    finished: datetime
+    overrides: list[str] = []
+    flags: list[dict[str, Any]] = []
+    samples: dict[str, int] = {}
+    durations: dict[str, float] = {}
+    git: dict[str, Any] | None = None
+    hardware: dict[str, Any] = {}
 
 
 @dataclass(frozen=True)
@@ -45,7 +75,12 @@ class Record:
 
     @property
     def seed(self) -> int:
-        return int(self.config.get("seed", 0))
+        return int(self.config["seed"])
+
+    @property
+    def finished(self) -> float:
+        """Seconds since 1970."""
+        return datetime.fromisoformat(self.content["finished"]).timestamp()
 
 
 @dataclass(frozen=True)
@@ -56,6 +91,10 @@ class Failure:
     error: str
     traceback: str
     overrides: tuple[str, ...]
+
+    @property
+    def command(self) -> str:
+        return shlex.join(["snnrobust", "train", *self.overrides])
 
 
 @dataclass(frozen=True)
@@ -109,7 +148,7 @@ def collect(paths: Sequence[Path]) -> Collection:
 def _keep(records: dict[tuple[str, str], Record], new: Record) -> Iterator[Problem]:
     old = records.get(new.identity)
     if old is not None and old.metrics != new.metrics:
-        later = max(old, new, key=lambda record: str(record.content["finished"]))
+        later = max(old, new, key=lambda record: record.finished)
         other = old if later is new else new
         yield Problem(other.path, f"the same run as {later.path} with other results; the one finished last counts")
         records[new.identity] = later
@@ -118,7 +157,12 @@ def _keep(records: dict[tuple[str, str], Record], new: Record) -> Iterator[Probl
 
 
 def _walk(root: Path) -> Iterator[Record | Failure | Problem]:
-    for folder, names, files in os.walk(root):
+    unreadable: list[Problem] = []
+
+    def note(error: OSError) -> None:
+        unreadable.append(Problem(Path(str(error.filename)), f"cannot be read: {error.strerror}"))
+
+    for folder, names, files in os.walk(root, onerror=note):
         names[:] = sorted(name for name in names if name not in SKIPPED and not name.startswith("."))
         here = Path(folder)
         if RESULTS in files:
@@ -127,19 +171,20 @@ def _walk(root: Path) -> Iterator[Record | Failure | Problem]:
             yield _failure(here / FAILURE)
         if CONFIG in files and RESULTS not in files and FAILURE not in files:
             yield Problem(here, "unfinished: a config without results")
+    yield from unreadable
 
 
 def _record(path: Path) -> Record | Problem:
     content = _read(path)
     if isinstance(content, Problem):
         return content
-    missing = [key for key in REQUIRED if key not in content]
-    if missing:
-        return Problem(path, f"lacks {', '.join(missing)}")
-    if not all(isinstance(content[key], dict) for key in ("choices", "config", "metrics")):
-        return Problem(path, "choices, config and metrics must be mappings")
-    odd = [k for k, v in content["metrics"].items() if v is not None and not _is_number(v)]
-    return Problem(path, f"metrics that are no numbers: {', '.join(odd)}") if odd else Record(path, content)
+    try:
+        _Content.model_validate(content, strict=False)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        return Problem(path, f"{where}: {first['msg'][0].lower()}{first['msg'][1:]}")
+    return Record(path, content)
 
 
 def _failure(path: Path) -> Failure | Problem:
@@ -155,14 +200,10 @@ def _read(path: Path) -> dict[str, Any] | Problem:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         return Problem(path, f"cannot be read: {error.strerror}")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return Problem(path, f"damaged: {str(error).splitlines()[0]}")
     if not isinstance(content, dict):
         return Problem(path, "damaged: no mapping")
     if content.get("schema") != SCHEMA:
         return Problem(path, f"schema {content.get('schema')!r}; this version reads {SCHEMA}")
     return content
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -74,6 +74,8 @@ def write_report(paths: Sequence[Path], out: Path, title: str) -> Report:
     files["index.html"] = render(title, summary, collection, pictures)
     for name, content in files.items():
         write_atomically(out / name, content)
+    for stale in {f"{name}.{kind}" for name in FIGURES for kind in ("svg", "png")} - files.keys():
+        (out / stale).unlink(missing_ok=True)
     return Report(out / "index.html", tuple(out / name for name in files), summary)
 
 

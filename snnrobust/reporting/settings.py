@@ -54,6 +54,11 @@ class Setting:
     def values(self, metric: str) -> list[float]:
         return [record.metrics[metric] for record in self.records if metric in record.metrics]
 
+    def pairs(self, one: str, other: str) -> list[tuple[float, float]]:
+        """Both metrics of every run that has both."""
+        metrics = [record.metrics for record in self.records]
+        return [(m[one], m[other]) for m in metrics if one in m and other in m]
+
     def estimate(self, metric: str) -> Estimate | None:
         """None if no run has the metric: a missing value is never filled in."""
         values = [value for value in self.values(metric) if math.isfinite(value)]
@@ -107,20 +112,28 @@ def _flatten(prefix: str, node: Any, flat: dict[str, Any]) -> None:
 
 
 def varying(contents: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The fewest keys that tell the settings apart: choices first, then the keys that vary within them.
+    """Every key that varies among the settings, but for those that say the same twice.
 
-    A key is left out if it says nothing beyond those already taken: the inner keys of a group whose choice differs, or
-    an attack's own copy of the budget.
+    Left out are: the inner keys of a group as far as its choice explains them (each choice has one value); a key with
+    the same values as another one, of which it is a copy (`dataset.steps` is `encoder.steps`); and what the keys
+    already taken explain of an attack (its own copy of the budget) or of a `_target_`.
     """
     keys = dict.fromkeys(key for content in contents for key in content)
-    candidates = [k for k in keys if len({json.dumps(c.get(k)) for c in contents}) > 1]
-    taken: list[str] = []
-    for key in sorted(candidates, key=_preference):
-        before = {json.dumps([c.get(k) for k in taken]) for c in contents}
-        after = {json.dumps([c.get(k) for k in [*taken, key]]) for c in contents}
-        if len(after) > len(before):
-            taken.append(key)
-    return taken
+    values = {key: [json.dumps(content.get(key)) for content in contents] for key in keys}
+    taken: dict[str, list[str]] = {}
+    for key in sorted((k for k in keys if len(set(values[k])) > 1), key=_preference):
+        group = key.partition(".")[0]
+        derived = key.startswith("attacks.") or key.endswith("_target_")
+        explaining = [*taken.values()] if derived else [values[group]] if group in values and "." in key else []
+        if values[key] not in taken.values() and not _explains(explaining, values[key]):
+            taken[key] = values[key]
+    return list(taken)
+
+
+def _explains(columns: Sequence[Sequence[str]], column: Sequence[str]) -> bool:
+    """True if rows that agree in all `columns` agree in `column`; no columns explain nothing."""
+    rows = list(zip(*columns, strict=True))
+    return len(set(rows)) == len(set(zip(*columns, column, strict=True))) if columns else False
 
 
 def _preference(key: str) -> tuple[int, str]:
@@ -131,7 +144,8 @@ def _preference(key: str) -> tuple[int, str]:
         return 4, key
     if key == "threat.eps":
         return 2, key
-    return (3 if key.startswith("attacks.") else 1), key
+    # The encoder's steps before the copy that an event dataset has of them.
+    return (3 if key.startswith("attacks.") else 1), key.replace("dataset.", "zz")
 
 
 def _order(value: Any) -> tuple[int, float, str]:

@@ -48,7 +48,7 @@ class Summary:
 
     def _row(self, setting: Setting) -> list[str]:
         labels = [MISSING if (v := setting.label(key)) is None else show(v) for key in self.keys]
-        cells = [cell(metric, setting.estimate(metric)) for metric in self.metrics]
+        cells = [cell(metric, setting.estimate(metric), len(setting.records)) for metric in self.metrics]
         flagged = [text + DAGGER if setting.flagged and text != MISSING else text for text in cells]
         return [*labels, str(len(setting.records)), *flagged]
 
@@ -131,12 +131,14 @@ def title(metric: str) -> str:
     return metric.replace("_", " ")
 
 
-def cell(metric: str, estimate: Estimate | None) -> str:
+def cell(metric: str, estimate: Estimate | None, runs: int) -> str:
+    """One estimate as text; it says so if it rests on fewer than all runs of its row."""
     if estimate is None:
         return MISSING
+    fewer = f" (n = {estimate.n})" if estimate.n < runs else ""
     percent = metric.endswith("_accuracy")
     values = [estimate.mean] if estimate.std is None else [estimate.mean, estimate.std]
-    return " ± ".join(f"{100 * v:.1f}" if percent else f"{v:.3g}" for v in values)
+    return " ± ".join(f"{100 * v:.1f}" if percent else f"{v:.3g}" for v in values) + fewer
 
 
 def _notes(settings: Sequence[Setting], collection: Collection) -> Iterator[str]:

@@ -52,7 +52,10 @@ class Checkpoint:
             content = torch.load(path, map_location="cpu", weights_only=True)
             if content.pop("format") != FORMAT:
                 raise CheckpointError(f"{path}: written in another format than {FORMAT}")
-            return Checkpoint(**content)
+            checkpoint = Checkpoint(**content)
+            if not all(isinstance(tensor, Tensor) for tensor in checkpoint.state.values()):
+                raise CheckpointError(f"{path}: its state holds other things than tensors")
+            return checkpoint
         except FileNotFoundError:
             raise CheckpointError(f"{path}: no such checkpoint") from None
         except CheckpointError:

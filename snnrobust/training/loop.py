@@ -106,9 +106,9 @@ class Trainer:
         """Trains `model` in place and returns the selected epoch with its weights.
 
         Raises:
-            Diverged: if the loss becomes NaN or infinite.
+            Diverged: if the loss or the weights become NaN or infinite.
         """
-        steps = self.settings.epochs * math.ceil(len(train) / self.settings.batch_size)
+        steps = self.settings.epochs * sum(1 for _ in self._order(len(train), epoch=1))
         optimizer = self._optimizer(model)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._cosine(steps))
         trained: Trained | None = None
@@ -117,8 +117,7 @@ class Trainer:
                 lr = float(schedule.get_last_lr()[0])
                 scores = self._train_epoch(model, train, number, optimizer, schedule, advance)
                 epoch = Epoch(number, lr, scores, self.score(model, validation))
-                if not math.isfinite(epoch.train.loss):
-                    raise Diverged(f"training loss is {epoch.train.loss} in epoch {number}: try a smaller training.lr")
+                _refuse_divergence(model, epoch)
                 on_epoch(epoch)
                 if trained is None or epoch.validation.loss < trained.best.validation.loss:
                     trained = Trained(epoch, _state(model))
@@ -171,10 +170,15 @@ class Trainer:
         return loss, torch.stack([loss, ce, term, accuracy]).detach()
 
     def _shuffled(self, data: Split, epoch: int) -> Iterator[Batch]:
-        order = torch.randperm(len(data), generator=generator("order", self.seed, epoch))
+        for index in self._order(len(data), epoch):
+            yield data.batch(index)
+
+    def _order(self, samples: int, epoch: int) -> Iterator[Tensor]:
+        """Index sets of the steps of an epoch."""
+        order = torch.randperm(samples, generator=generator("order", self.seed, epoch))
         for index in order.split(self.settings.batch_size):
-            if len(index) > 1 or len(data) == 1:
-                yield data.batch(index)
+            if len(index) > 1 or samples == 1:
+                yield index
 
     def _optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         lr, decay = self.settings.lr, self.settings.weight_decay
@@ -185,6 +189,15 @@ class Trainer:
     def _cosine(self, steps: int) -> Callable[[int], float]:
         final = self.settings.final_lr
         return lambda step: final + (1 - final) * 0.5 * (1 + math.cos(math.pi * min(step / steps, 1.0)))
+
+
+def _refuse_divergence(model: nn.Module, epoch: Epoch) -> None:
+    """NaN weights need a look of their own: a NaN membrane never fires, and the loss of a dead network is finite."""
+    for what, value in (("training", epoch.train.loss), ("validation", epoch.validation.loss)):
+        if not math.isfinite(value):
+            raise Diverged(f"{what} loss is {value} in epoch {epoch.epoch}: try a smaller training.lr")
+    if not all(bool(parameter.isfinite().all()) for parameter in model.parameters()):
+        raise Diverged(f"weights are not finite after epoch {epoch.epoch}: try a smaller training.lr")
 
 
 class _Totals:

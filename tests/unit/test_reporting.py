@@ -218,3 +218,92 @@ def test_nothing_to_report_is_an_error_in_one_line(tmp_path):
     with pytest.raises(RecordError, match=r"0 failed runs, 1 unusable"):
         write_report([tmp_path / "runs"], tmp_path / "out", "title")
     assert not (tmp_path / "out").exists()
+
+
+def test_keys_that_change_together_are_all_shown(tmp_path):
+    for i, lr in enumerate((0.1, 0.2)):
+        record = content()
+        record["training_signature"] = str(i)
+        record["config"]["training"] = {"epochs": 10 + i, "lr": lr}
+        put(tmp_path / str(i), record)
+    assert [set(row) for row in labels(tmp_path)] == [{"training.epochs", "training.lr"}] * 2
+
+
+def test_choices_that_change_together_are_all_shown(tmp_path):
+    for i, (encoder, neuron) in enumerate((("direct", "lif"), ("poisson", "if"))):
+        record = content()
+        record["training_signature"] = str(i)
+        record["choices"] = record["choices"] | {"encoder": encoder, "neuron": neuron}
+        put(tmp_path / str(i), record)
+    assert [set(row) for row in labels(tmp_path)] == [{"encoder", "neuron"}] * 2
+
+
+def test_a_copied_value_is_shown_once(tmp_path):
+    for i, steps in enumerate((4, 8)):
+        record = content()
+        record["training_signature"] = str(i)
+        record["config"]["encoder"] = {"steps": steps}
+        record["config"]["dataset"]["steps"] = steps
+        put(tmp_path / str(i), record)
+    assert labels(tmp_path) == [{"encoder.steps": 4}, {"encoder.steps": 8}]
+
+
+def test_points_of_single_runs_pair_the_metrics_of_one_run(tmp_path):
+    put(tmp_path / "a", content(seed=0, metrics={"clean_accuracy": 0.91, "pgd_accuracy": None}))
+    put(tmp_path / "b", content(seed=1, metrics={"clean_accuracy": 0.92, "pgd_accuracy": 0.3}))
+    (setting,) = settings_of(collect([tmp_path]).records)
+    assert setting.pairs("clean_accuracy", "pgd_accuracy") == [(0.92, 0.3)]
+
+
+def test_a_cell_that_rests_on_fewer_runs_than_its_row_says_so(tmp_path):
+    put(tmp_path / "a", content(seed=0, metrics={"pgd_accuracy": None}))
+    put(tmp_path / "b", content(seed=1))
+    (row,) = summarise(collect([tmp_path])).rows()
+    assert "40.0 (n = 1)" in row
+    assert "90.0 ± 0.0" in row
+
+
+def test_the_later_of_two_copies_is_later_in_time_not_in_text(tmp_path):
+    put(tmp_path / "old", content(finished="2026-01-02T01:00:00+05:00", metrics={"pgd_accuracy": 0.1}))
+    put(tmp_path / "new", content(finished="2026-01-01T23:00:00+00:00", metrics={"pgd_accuracy": 0.2}))
+    assert [record.metrics["pgd_accuracy"] for record in collect([tmp_path]).records] == [0.2]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"config": {"seed": 0, "threat": {}, "suite": {}}},
+        {"config": {"seed": "zero", "threat": {}, "suite": {"headline": {}}}},
+        {"config": {"seed": 0, "suite": {"headline": {}}}},
+        {"durations": {"train": None}},
+        {"flags": ["masking"]},
+        {"finished": "yesterday"},
+    ],
+)
+def test_one_bad_record_is_a_problem_and_never_stops_the_report(tmp_path, damage):
+    put(tmp_path / "runs" / "good", content())
+    put(tmp_path / "runs" / "bad", content(seed=1, **damage))
+    found = collect([tmp_path])
+    assert (len(found.records), len(found.problems)) == (1, 1)
+    assert write_report([tmp_path / "runs"], tmp_path / "out", "title").page.exists()
+
+
+def test_deeply_nested_json_is_a_problem(tmp_path):
+    folder = put(tmp_path / "deep", content())
+    (folder / "results.json").write_text("[" * 100_000)
+    assert ["damaged" in problem.reason for problem in collect([tmp_path]).problems] == [True]
+
+
+def test_commands_can_be_pasted_into_a_shell(tmp_path):
+    put(tmp_path / "runs" / "a", content(overrides=["model.channels=[16, 32]"]))
+    page = write_report([tmp_path / "runs"], tmp_path / "out", "title").page.read_text()
+    assert "snnrobust train &#39;model.channels=[16, 32]&#39;" in page
+
+
+def test_figures_of_an_earlier_report_do_not_stay(tmp_path):
+    put(tmp_path / "one" / "a", content())
+    put(tmp_path / "two" / "a", content(metrics={"pgd_accuracy": None}))
+    write_report([tmp_path / "one"], tmp_path / "out", "title")
+    assert (tmp_path / "out" / "tradeoff.svg").exists()
+    write_report([tmp_path / "two"], tmp_path / "out", "title")
+    assert not (tmp_path / "out" / "tradeoff.svg").exists()
