@@ -25,8 +25,8 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
 }
 EPS = "threat.eps"
-PANEL = (4.6, 3.9)
-LEGEND_ROW = 0.15
+PANEL = (4.6, 4.1)
+LEGEND_ROW = 0.17
 """Inches."""
 
 Series = tuple[str, list[Setting]]
@@ -102,14 +102,15 @@ def _panels(settings: Sequence[Setting], draw: Callable[[Axes, list[Setting]], N
     for setting in settings:
         choices = setting.records[0].choices
         tasks.setdefault(f"{choices.get('dataset', '?')}, {choices.get('model', '?')}", []).append(setting)
-    rows = max(len(members) for members in tasks.values()) // 2
     with mpl.rc_context(STYLE):
-        size = (PANEL[0] * len(tasks), PANEL[1] + LEGEND_ROW * min(rows, 8))
-        figure = Figure(figsize=size, layout="constrained")
+        figure = Figure(layout="constrained")
+        rows = 0
         for axes, (task, members) in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks.items(), strict=True):
             draw(axes, members)
             n = sorted({len(setting.records) for setting in members})
             axes.set_title(f"{task} (n = {', '.join(map(str, n))})", fontsize=9)
+            rows = max(rows, len(axes.get_legend_handles_labels()[0]) // 2)
+        figure.set_size_inches(PANEL[0] * len(tasks), PANEL[1] + LEGEND_ROW * rows)
     return figure
 
 
