@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,7 @@ def folder() -> Path:
     return inside if inside.is_dir() else Path(__file__).parent.parent / "conf"
 
 
+@cache
 def groups() -> dict[str, list[str]]:
     """Config groups and their choices."""
     found: dict[str, list[str]] = {}
@@ -94,13 +96,19 @@ def compose(root: str, overrides: Sequence[str]) -> Composed:
     for override in parsed:
         _check_choice(override)
     with initialize_config_dir(str(folder().resolve()), version_base=VERSION_BASE):
-        chosen = _compose(root, [str(o.input_line) for o in parsed if _is_group(o)])
+        chosen = _chosen(root, tuple(str(o.input_line) for o in parsed if _is_group(o)))
         for override in parsed:
             _check_key(override, chosen)
         composed = _compose(root, list(overrides))
     result = resolved(composed, composed.hydra.runtime.choices)
     check({k: v for k, v in result.config.items() if k != "checkpoint"}, trusted(overrides))
     return result
+
+
+@cache
+def _chosen(root: str, choices: tuple[str, ...]) -> DictConfig:
+    """The config that choices alone give, which says what keys there are; the jobs of a sweep share it."""
+    return _compose(root, list(choices))
 
 
 def _compose(root: str, overrides: list[str]) -> DictConfig:
