@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long check format lock clean
+.PHONY: help setup demo results test test-long check format bench lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -27,6 +27,20 @@ DEMO := runs=runs/demo regularizer.weight=0,0.02 seed=0,1,2 threat.eps=0.05,0.1,
 demo: setup ## train, attack and compare: a table here, figures on a page (under 3 minutes on 2 cores)
 	$(BIN)/snnrobust train -m $(DEMO)
 	$(BIN)/snnrobust report runs/demo --out report/demo --title "snnrobust demo: gradient sparsity on handwritten digits"
+
+# The sweeps behind docs/results.md; what is there is not run again.
+IMAGES := runs=runs/digits regularizer.weight=0,0.002,0.01,0.02,0.05 seed=0,1,2 threat.eps=0.05,0.1,0.15,0.2
+EVENTS := runs=runs/digits_events dataset=digits_events dataset.root=data regularizer.weight=0,0.002,0.01,0.05 \
+	seed=0,1,2 threat.eps=0.01,0.02,0.04
+STRONGER := runs=runs/stronger regularizer.weight=0,0.02 seed=0,1,2 threat.eps=0.1 \
+	+attack@attacks.apgd=torchattacks attacks.apgd.name=APGD '+attacks.apgd.parameters.steps=50' \
+	+attack@attacks.square=torchattacks attacks.square.name=Square '+attacks.square.parameters.n_queries=1000'
+
+results: setup ## repeat the sweeps of docs/results.md (half an hour on 2 cores)
+	$(BIN)/snnrobust train -m $(IMAGES)
+	$(BIN)/snnrobust train -m $(EVENTS)
+	$(BIN)/snnrobust train -m $(STRONGER)
+	for name in digits digits_events stronger; do $(BIN)/snnrobust report runs/$$name --out docs/results/$$name; done
 
 test: setup ## the test suite (under 10 minutes on 2 cores)
 	$(BIN)/python -m pytest -m "not long"
