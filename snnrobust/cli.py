@@ -304,7 +304,8 @@ def report(arguments: list[str]) -> int:
         written = write_report(given.runs, given.out, title=given.title)
     except RecordError as error:
         return _fail(str(error), status=1)
-    stdout().print(written.summary.to_terminal())
+    console = stdout()
+    console.print(written.summary.to_terminal(console.width))
     for note in written.summary.notes:
         print(f"  {note}")
     print(f"report: {written.page}")

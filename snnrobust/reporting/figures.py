@@ -28,6 +28,8 @@ EPS = "threat.eps"
 PANEL = (4.6, 4.1)
 LEGEND_ROW = 0.17
 """Inches."""
+MOST_SERIES, LONGEST = 12, 34
+"""Of a legend: entries, and characters of each; beyond them the table is the place to look."""
 
 Series = tuple[str, list[Setting]]
 
@@ -55,8 +57,8 @@ def _scatter(summary: Summary, metric: str, label: str) -> Figure | None:
             _draw_points(axes, points, metric, i, name)
             for setting in members:
                 x, y = zip(*setting.pairs(metric, "pgd_accuracy"), strict=True)
-                axes.plot(_percent(metric, x), _percent("pgd_accuracy", y), ".", ms=4, alpha=0.35, color=_colour(i))
-                if number is not None:
+                axes.plot(_percent(metric, x), _percent("pgd_accuracy", y), ".", ms=6, alpha=0.5, color=_colour(i))
+                if number is not None and setting.label(number) is not None:
                     _annotate(axes, setting, metric, show(setting.label(number)))
         axes.set_xlabel(label)
         axes.locator_params(axis="x", nbins=6)
@@ -84,7 +86,10 @@ def budget(summary: Summary) -> Figure | None:
         axes.set_xlabel("perturbation size eps [input units]")
         axes.set_ylabel("accuracy [%]")
         axes.set_ylim(-2, 102)
-        _legend_below(axes, "solid: PGD; dashed: uniform noise")
+        ticks = sorted({0.0, *(_eps(s) for s in settings)})
+        if len(ticks) <= 6:
+            axes.set_xticks(ticks)
+        _legend_below(axes, "solid: PGD; dashed: noise")
 
     return _panels(usable, draw)
 
@@ -109,7 +114,7 @@ def _panels(settings: Sequence[Setting], draw: Callable[[Axes, list[Setting]], N
             draw(axes, members)
             n = sorted({len(setting.records) for setting in members})
             axes.set_title(f"{task} (n = {', '.join(map(str, n))})", fontsize=9)
-            rows = max(rows, len(axes.get_legend_handles_labels()[0]) // 2)
+            rows = max(rows, min(len(axes.get_legend_handles_labels()[0]), MOST_SERIES) // 2)
         figure.set_size_inches(PANEL[0] * len(tasks), PANEL[1] + LEGEND_ROW * rows)
     return figure
 
@@ -159,7 +164,14 @@ def _draw_curve(
 
 def _legend_below(axes: Axes, title: str | None) -> None:
     """Under the axes, where it hides no point."""
-    axes.legend(title=title, fontsize=8, title_fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
+    handles, labels = axes.get_legend_handles_labels()
+    if len(labels) > MOST_SERIES:
+        title = f"{title or ''} (the first {MOST_SERIES} of {len(labels)} series are named)".strip()
+    axes.legend(
+        handles[:MOST_SERIES],
+        [label if len(label) <= LONGEST else label[: LONGEST - 1] + "…" for label in labels[:MOST_SERIES]],
+        title=title, fontsize=8, title_fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2,
+    )  # fmt: skip
 
 
 def _annotate(axes: Axes, setting: Setting, metric: str, text: str) -> None:

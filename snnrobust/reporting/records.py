@@ -30,6 +30,7 @@ class _Config(BaseModel):
     seed: int
     suite: _Suite
     threat: dict[str, Any]
+    attacks: dict[str, dict[str, Any]]
 
 
 class _Content(BaseModel):

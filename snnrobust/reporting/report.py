@@ -28,7 +28,7 @@ FIGURES = {
     ),
     "budget": (
         figures.budget,
-        "Accuracy against the size of the perturbation: adversarial (PGD, solid) and random (uniform noise, dashed). "
+        "Accuracy against the size of the perturbation: adversarial (PGD, solid) and random (noise, dashed). "
         "Bands are one standard deviation over seeds; size 0 is the clean accuracy.",
     ),
 }

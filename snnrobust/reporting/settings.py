@@ -7,7 +7,6 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 from snnrobust.reporting.records import Record
@@ -16,7 +15,7 @@ NOT_SCIENCE = frozenset(
     {"seed", "evaluation.seed", "device", "threads", "runs", "force", "dataset.root", "dataset.download", "dataset.eps"}
 )
 """Keys that tell runs apart, but not settings."""
-NOT_SCIENCE_GROUPS = ("tracker", "attack@", "experiment")
+NOT_SCIENCE_GROUPS = ("tracker", "attack@", "experiment", "suite")
 
 Label = tuple[str, Any]
 """A dotted key and its value."""
@@ -74,30 +73,49 @@ class Setting:
     def label(self, key: str) -> Any:
         return dict(self.labels).get(key)
 
-    @cached_property
-    def content(self) -> dict[str, Any]:
-        return science(self.records[0])
-
 
 def settings_of(records: Sequence[Record]) -> tuple[Setting, ...]:
     """Groups records by everything but the seed, labels the groups, and sorts them by their labels."""
+    shared = frozenset.intersection(*(frozenset(record.config["attacks"]) for record in records))
     groups: dict[str, list[Record]] = {}
     for record in records:
-        groups.setdefault(json.dumps(science(record), sort_keys=True), []).append(record)
-    keys = varying([science(members[0]) for members in groups.values()])
+        groups.setdefault(json.dumps(science(record, shared), sort_keys=True), []).append(record)
+    keys = varying([science(members[0], shared) for members in groups.values()])
     settings = []
-    for members in groups.values():
-        content = science(members[0])
+    for members in map(joined, groups.values()):
+        content = science(members[0], shared)
         members.sort(key=lambda record: (record.seed, record.identity))
         labels = tuple((key, content[key]) for key in keys if key in content)
         settings.append(Setting(labels, tuple(members)))
     return tuple(sorted(settings, key=lambda setting: [_order(value) for _, value in setting.labels]))
 
 
-def science(record: Record) -> dict[str, Any]:
-    """All that defines a setting, flat: dotted config keys, and the choice made in each group under its name."""
+def joined(records: Sequence[Record]) -> list[Record]:
+    """One record per trained model: evaluations of it that differ in additional attacks alone share a row.
+
+    Each attack has a column of its own. Where two evaluations have the same metric (the worst case, say), that of the
+    evaluation with more attacks counts.
+    """
+    models: dict[str, list[Record]] = {}
+    for record in records:
+        models.setdefault(record.identity[0], []).append(record)
+    merged = []
+    for members in models.values():
+        members.sort(key=lambda record: (len(record.config["attacks"]), record.finished))
+        metrics = {name: value for record in members for name, value in record.content["metrics"].items()}
+        flags = [flag for record in members for flag in record.content.get("flags", ())]
+        merged.append(Record(members[-1].path, {**members[-1].content, "metrics": metrics, "flags": flags}))
+    return merged
+
+
+def science(record: Record, attacks: frozenset[str]) -> dict[str, Any]:
+    """All that defines a setting, flat: dotted config keys, and the choice made in each group under its name.
+
+    Of the attacks only those named: an attack that not all runs have tells nothing apart, it adds a column.
+    """
     flat: dict[str, Any] = {}
-    _flatten("", record.config, flat)
+    chosen_attacks = {name: node for name, node in record.config["attacks"].items() if name in attacks}
+    _flatten("", {**record.config, "attacks": chosen_attacks}, flat)
     chosen = {k: v for k, v in record.choices.items() if not k.startswith(NOT_SCIENCE_GROUPS)}
     kept = {k: v for k, v in flat.items() if k not in NOT_SCIENCE and not k.startswith(("tracker.", "suite."))}
     return {k: v for k, v in kept.items() if not (k.startswith("attacks.") and k.endswith(".seed"))} | chosen

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rich.box import SIMPLE_HEAD
+from rich.console import Console, ConsoleOptions
 from rich.table import Table
 from tabulate import tabulate
 
@@ -20,11 +21,12 @@ HIDDEN = ("validation_accuracy",)
 TITLES = {"pgd_accuracy": "PGD", "fgsm_accuracy": "FGSM"}
 TERMINAL = {
     "clean_accuracy": "clean %",
-    "noise_accuracy": "noise %",
     "pgd_accuracy": "PGD %",
+    "noise_accuracy": "noise %",
     "worst_accuracy": "worst %",
     "gradient_sparsity": "sparsity",
 }
+GAUSSIAN = "gaussian_noise_accuracy"
 MISSING, DAGGER = "–", "†"
 
 
@@ -35,6 +37,14 @@ class Summary:
     settings: tuple[Setting, ...]
     metrics: tuple[str, ...]
     notes: tuple[str, ...]
+
+    @property
+    def common(self) -> str:
+        """What all runs share, in words."""
+        choices = [setting.records[0].choices for setting in self.settings]
+        names = ("dataset", "model", "encoder", "neuron", "regularizer", "defence", "training", "threat")
+        shared = [f"{n} {choices[0][n]}" for n in names if n in choices[0] and len({c.get(n) for c in choices}) == 1]
+        return ", ".join(shared)
 
     @property
     def keys(self) -> list[str]:
@@ -52,17 +62,24 @@ class Summary:
         flagged = [text + DAGGER if setting.flagged and text != MISSING else text for text in cells]
         return [*labels, str(len(setting.records)), *flagged]
 
-    def to_terminal(self) -> Table:
-        """The headline alone, under short names and without spaces: a terminal is narrow."""
+    def to_terminal(self, width: int) -> Table:
+        """As many measures as fit into `width` columns, the most telling ones first; never fewer labels."""
+        order = [m for m in TERMINAL if m in self.metrics]
+        order[3:3] = [m for m in self.metrics if m.endswith("_accuracy") and m not in (*HEADLINE, GAUSSIAN)]
+        while len(order) > 1 and self._terminal(order).__rich_measure__(*_unbounded()).maximum > width:
+            order.pop()
+        return self._terminal(order)
+
+    def _terminal(self, metrics: Sequence[str]) -> Table:
         table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-        labels = len(self.keys)
-        shown = {m: labels + 1 + i for i, m in enumerate(self.metrics) if m in TERMINAL}
         for key in self.keys:
-            table.add_column(short(key))
-        for name in ("n", *(TERMINAL[metric] for metric in shown)):
+            table.add_column(short(key), no_wrap=True)
+        for name in ("n", *(TERMINAL.get(metric, title(metric).replace(" [%]", " %")) for metric in metrics)):
             table.add_column(name, justify="right", no_wrap=True)
+        labels = len(self.keys)
+        columns = [labels + 1 + self.metrics.index(metric) for metric in metrics]
         for row in self.rows():
-            table.add_row(*row[: labels + 1], *(row[i].replace(" ", "") for i in shown.values()))
+            table.add_row(*row[: labels + 1], *(row[i].replace(" ", "") for i in columns))
         return table
 
     def to_markdown(self) -> str:
@@ -138,7 +155,16 @@ def cell(metric: str, estimate: Estimate | None, runs: int) -> str:
     fewer = f" (n = {estimate.n})" if estimate.n < runs else ""
     percent = metric.endswith("_accuracy")
     values = [estimate.mean] if estimate.std is None else [estimate.mean, estimate.std]
-    return " ± ".join(f"{100 * v:.1f}" if percent else f"{v:.3g}" for v in values) + fewer
+    digits = (".3g", ".2g")
+    return (
+        " ± ".join(f"{100 * v:.1f}" if percent else format(v, d) for v, d in zip(values, digits, strict=False)) + fewer
+    )
+
+
+def _unbounded() -> tuple[Console, ConsoleOptions]:
+    """A console on which any table fits, to ask how wide it would be."""
+    console = Console(width=10_000)
+    return console, console.options
 
 
 def _notes(settings: Sequence[Setting], collection: Collection) -> Iterator[str]:
@@ -146,7 +172,10 @@ def _notes(settings: Sequence[Setting], collection: Collection) -> Iterator[str]
     counts = sorted({len(setting.records) for setting in settings})
     spread = "mean ± sample standard deviation over seeds" if counts[-1] > 1 else "single runs: no spread is known"
     samples = sorted({record.content.get("samples", {}).get("test", 0) for record in records})
-    yield f"{spread}; n = {', '.join(map(str, counts))}; test samples: {', '.join(map(str, samples))}"
+    yield f"{spread}; test samples: {', '.join(map(str, samples))}"
+    for metric, word in (("pgd_accuracy", "PGD"), ("noise_accuracy", "noise")):
+        names = sorted({str(record.config["suite"]["headline"].get(metric, "none")) for record in records})
+        yield f"{word}: the attack {' or '.join(names)}" + (", not the same in all runs" if len(names) > 1 else "")
     if any(setting.flagged for setting in settings):
         names = sorted({str(flag.get("name")) for record in records for flag in record.content.get("flags", ())})
         yield f"{DAGGER} the evaluation raised a flag: {', '.join(names)}"
