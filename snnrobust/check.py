@@ -96,6 +96,8 @@ def _structure(config: Mapping[str, Any]) -> Iterator[str]:
                 yield unknown(path, str(detail["loc"][-1]), [*inside.model_fields])
             elif detail["type"] == "missing":
                 yield f"{path}: missing; it has no default"
+            elif path == "device":
+                yield f"device: got {detail['input']!r}; allowed: auto, cpu, cuda, cuda:N"
             else:
                 yield f"{path}: got {detail['input']!r}; allowed: {detail['msg'].removeprefix('Input should be ')}"
 

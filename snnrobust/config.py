@@ -1,11 +1,12 @@
 """From the command line to objects: composes configs with Hydra, says clearly what is wrong, and builds.
 
-With `cli.py` the only file that imports Hydra; neither torch nor any other heavy package is imported here until
+With `launch.py` the only file that imports Hydra; neither torch nor any other heavy package is imported here until
 `build` is called.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -58,7 +59,7 @@ def groups() -> dict[str, list[str]]:
 
 
 def prepare() -> None:
-    """Registers `${frac:8/255}`, so that budgets read as they do in papers."""
+    """Registers `${frac:8/255}` for yaml files; on the command line plain 8/255 will do."""
     OmegaConf.register_new_resolver("frac", lambda text: float(Fraction(str(text))), replace=True)
 
 
@@ -130,8 +131,22 @@ def resolved(composed: DictConfig, choices: Mapping[Any, Any]) -> Composed:
     except OmegaConfBaseException as error:
         raise ConfigError(_in_one_line(error)) from error
     assert isinstance(content, dict)
+    content = {key: value if key == "tracker" else _numbers(value) for key, value in content.items()}
     named = {str(k): str(v) for k, v in choices.items() if not str(k).startswith("hydra") and v is not None}
     return Composed({str(k): v for k, v in content.items()}, named)
+
+
+FRACTION = re.compile(r"\d+(\.\d+)?/[1-9]\d*")
+"""Budgets as papers write them: 8/255."""
+
+
+def _numbers(value: Any) -> Any:
+    """Fractions that arrive as text become numbers."""
+    if isinstance(value, dict):
+        return {k: _numbers(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_numbers(v) for v in value]
+    return float(Fraction(value)) if isinstance(value, str) and FRACTION.fullmatch(value) else value
 
 
 def trusted(overrides: Sequence[str]) -> frozenset[str]:
@@ -145,6 +160,9 @@ def _is_group(override: Override) -> bool:
 
 
 def _check_choice(override: Override) -> None:
+    if override.key_or_group == "attack" and override.package is None:
+        name = override.get_value_string()
+        raise ConfigError(f"attack: attacks have names; allowed: +attack@attacks.{name}={name}")
     choices = groups().get(override.key_or_group)
     if override.is_sweep_override():
         raise ConfigError(f"{override.input_line}: several values need -m (--multirun), or brackets for a list")
@@ -168,8 +186,15 @@ def _check_key(override: Override, chosen: DictConfig) -> None:
             keys = [str(key) for key in node]  # `part in node` is False for keys that are still missing
             if part not in keys:
                 allowed = [key for key in keys if key != "hydra" and not key.startswith("_")]
-                raise ConfigError(unknown(".".join(done), part, allowed))
+                raise ConfigError(unknown(".".join(done), part, allowed) + _hint(done))
             node = node._get_node(part)
+
+
+def _hint(path: Sequence[str]) -> str:
+    """How to add what is not there yet."""
+    if path[0] == "attacks" and len(path) == 2:
+        return f"; to add one: +attack@attacks.{path[1]}=CHOICE"
+    return "; to add one: a leading +" if "parameters" in path else ""
 
 
 def _in_one_line(error: Exception) -> str:

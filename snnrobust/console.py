@@ -65,18 +65,18 @@ def results_title(results: Mapping[str, Any]) -> str:
     words = [choices.get("dataset"), choices.get("model"), choices.get("regularizer")]
     values = [
         f"weight {config['regularizer'].get('weight')}",
-        f"eps {config['threat'].get('eps')}",
+        f"eps {config['threat'].get('eps'):.4g}",
         f"seed {config['seed']}",
     ]
     return ", ".join([*map(str, words), *values])
 
 
-def results_line(results: Mapping[str, Any]) -> str:
+def results_line(name: str, results: Mapping[str, Any]) -> str:
     """One run of many: the headline in a line."""
     shown = {"clean": "clean_accuracy", "noise": "noise_accuracy", "PGD": "pgd_accuracy", "worst": "worst_accuracy"}
     metrics = results["metrics"]
-    values = [f"{name} {PERCENT.format(100 * metrics[key])}" for name, key in shown.items() if key in metrics]
-    return f"{results_title(results)}: {', '.join(values)}"
+    values = [f"{word} {100 * metrics[key]:.1f}" for word, key in shown.items() if key in metrics]
+    return f"{name}: {', '.join(values)} %"
 
 
 def results_table(results: Mapping[str, Any]) -> Table:

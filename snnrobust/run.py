@@ -74,7 +74,8 @@ def run(job: Job, build: Build, display: Display) -> dict[str, Any]:
         splits = experiment.load()
         seconds = {"data": time.perf_counter() - start}
         with _tracked(tracker, job, folder, display) as tracked:
-            checkpoint = _trained(experiment, model, splits, job, tracked, display)
+            checkpoint, spent = _trained(experiment, model, splits, job, tracked, display)
+            seconds |= spent
             report = experiment.evaluate(model, splits.test, display.evaluation)
             results = _results(experiment, job, checkpoint, splits, report, seconds)
             _write(folder, report, results)
@@ -91,20 +92,22 @@ def _classifier(experiment: Experiment) -> SpikingClassifier:
 
 def _trained(
     experiment: Experiment, model: SpikingClassifier, splits: Splits, job: Job, tracked: _Tracked, display: Display
-) -> Checkpoint:
-    """The checkpoint, from a training if there is none yet, with its weights in `model`."""
+) -> tuple[Checkpoint, dict[str, float]]:
+    """The checkpoint, from a training if there is none yet, with its weights in `model`; and the seconds it took."""
     path = job.checkpoint or job.home / CHECKPOINT
     if job.kind == "train" and (job.config["force"] or not path.exists()):
         checkpoint = _train(experiment, model, splits, job, tracked, display)
         checkpoint.save(path)
+        spent = checkpoint.seconds
     else:
         checkpoint = Checkpoint.load(path)
         if checkpoint.signature != job.training:
             other = checkpoint.signature
             raise CheckpointError(f"{path}: weights of training {other}, but the config beside it is of {job.training}")
+        spent = {}
         log.info("using %s, trained in %.1f s", path, checkpoint.seconds["train"])
     checkpoint.restore(model, path)
-    return checkpoint
+    return checkpoint, spent
 
 
 def _write(folder: Path, report: Report, results: Mapping[str, Any]) -> None:
@@ -126,7 +129,7 @@ def _train(
         with history.open("a") as file:
             file.write(json.dumps(values) + "\n")
         tracked.run.log(values)
-        log.info("epoch %d: %s", epoch.epoch, json.dumps(values))
+        log.info("epoch %d: loss %.4f, validation loss %.4f", epoch.epoch, epoch.train.loss, epoch.validation.loss)
 
     start = time.perf_counter()
     trained = experiment.train(model, splits, on_epoch, display.training)
@@ -162,7 +165,7 @@ def _results(
         "best_epoch": checkpoint.epoch,
         "samples": {name: len(getattr(splits, name)) for name in ("train", "validation", "test")},
         "seeds": {"training": experiment.seed, "evaluation": experiment.evaluation_seed},
-        "durations": seconds | checkpoint.seconds | dict(report.seconds),
+        "durations": seconds | dict(report.seconds),
         "versions": environment.versions(),
         "git": environment.commit(),
         "hardware": environment.hardware(str(experiment.device), job.config["threads"]),

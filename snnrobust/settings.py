@@ -1,6 +1,6 @@
 """Constrained types for everything that a yaml file or the command line may set.
 
-A setting is checked against the annotation of the parameter that receives it (`signatures.py`), without importing
+A setting is checked against the annotation of the parameter that receives it (`schema.py`), without importing
 torch. The names below say what is allowed; `Literal[...]`, `bool`, `str`, `tuple[X, ...]` and `X | None` work as well.
 """
 

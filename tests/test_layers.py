@@ -14,6 +14,7 @@ ROOT = Path(snnrobust.__file__).parent
 LAYERS = (
     {"__main__"},
     {"cli"},
+    {"launch"},
     {"config", "reporting"},
     {"run", "console", "describe"},
     {"experiment"},
@@ -26,14 +27,14 @@ LAYERS = (
 )
 LIGHT = LAYERS[-2]
 DOORS = {
-    "hydra": {"cli", "config"},
-    "omegaconf": {"cli", "config"},
+    "hydra": {"launch", "config"},
+    "omegaconf": {"launch", "config"},
     "wandb": {"tracking"},
     "tonic": {"data.events"},
     "torchattacks": {"attacks.thirdparty"},
     "torchvision": {"data.images"},
 }
-REPORTING = {"numpy", "matplotlib", "jinja2", "tabulate", "rich"}
+REPORTING = {"numpy", "matplotlib", "jinja2", "tabulate", "rich", "pydantic"}
 
 
 def _module(path):
@@ -96,7 +97,7 @@ def test_light_modules_never_import_torch(module):
 
 
 def test_nothing_heavy_is_imported_before_a_config_is_checked():
-    modules = ", ".join(f"snnrobust.{name}" for name in ("cli", "config", *sorted(LIGHT)))
+    modules = ", ".join(f"snnrobust.{name}" for name in ("cli", "launch", "config", *sorted(LIGHT)))
     heavy = ("torch", "wandb", "spikingjelly", "torchattacks", "tonic", "torchvision", "sklearn", "matplotlib")
     code = f"import sys, {modules}\nprint([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 
 import torch
@@ -24,6 +25,12 @@ class Attack(ABC):
     threat: Threat | None
     """The budget; None for perturbations that have none (bounds still hold), such as Gaussian noise."""
     seed: int
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        for name in ("threat", "seed"):
+            if name not in cls.__dict__ and name not in inspect.get_annotations(cls):
+                raise TypeError(f"{cls.__name__} must declare {name} (threat = None if it has no budget)")
 
     @abstractmethod
     def search(self, model: Classifier, x: Tensor, y: Tensor, index: Tensor) -> Tensor:

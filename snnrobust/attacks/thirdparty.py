@@ -70,6 +70,8 @@ class TorchAttack(Attack):
 
     def __post_init__(self) -> None:
         allowed = self._accepted()
+        if self.threat is None and set(BUDGET_NAMES) & (allowed - set(self.parameters)):
+            raise ValueError(f"threat: torchattacks.{self.name} takes a budget; null is for attacks without one")
         for given in self.parameters:
             if given not in allowed or (given in BUDGET_NAMES and self.threat is not None):
                 names = sorted(allowed - set(BUDGET_NAMES))

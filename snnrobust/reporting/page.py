@@ -23,6 +23,7 @@ class Picture:
 
     svg: str
     caption: str
+    wide: bool
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,9 @@ class Run:
     command: str
 
 
-def picture(svg: bytes, caption: str) -> Picture:
-    return Picture(base64.b64encode(svg).decode(), caption)
+def picture(svg: bytes, caption: str, wide: bool) -> Picture:
+    """`wide`: more than one panel; takes the whole width of the page."""
+    return Picture(base64.b64encode(svg).decode(), caption, wide)
 
 
 def render(title: str, summary: Summary, collection: Collection, pictures: Sequence[Picture]) -> str:

@@ -70,7 +70,7 @@ def write_report(paths: Sequence[Path], out: Path, title: str) -> Report:
         if figure is not None:
             svg = _drawn(figure, "svg")
             files |= {f"{name}.svg": svg, f"{name}.png": _drawn(figure, "png")}
-            pictures.append(picture(svg, caption))
+            pictures.append(picture(svg, caption, wide=len(figure.axes) > 1))
     files["index.html"] = render(title, summary, collection, pictures)
     for name, content in files.items():
         write_atomically(out / name, content)

@@ -1,0 +1,184 @@
+"""Runs the jobs of a command: checks them all, hands them to Hydra, and counts what lies in the folders.
+
+With `config.py` the only file that imports Hydra.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from snnrobust.check import check
+from snnrobust.config import VERSION_BASE, Composed, compose, expand, folder, prepare, resolved, trusted
+from snnrobust.identity import TRAINING_KEYS
+from snnrobust.job import Job, RunFailed, failure_of, results_of
+from snnrobust.schema import ConfigError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+Verb = Literal["train", "evaluate"]
+Names = dict[tuple[str, ...], str]
+"""How the jobs of a sweep are called on the terminal, by their overrides; empty for a single run."""
+
+FLAGS = {"-m", "--multirun", "--cfg", "-c", "--resolve", "--package", "-p", "--info", "-i", "--help", "-h"}
+VALUED = ("--cfg", "-c", "--package", "-p", "--info", "-i")
+SHOWING = {"--cfg", "-c", "--info", "-i", "--help", "-h"}
+"""Flags with which Hydra prints something and runs nothing."""
+
+
+def launch(root: str, verb: Verb, arguments: list[str]) -> int:
+    """Runs `conf/<root>.yaml` with the arguments of a command, as one run or as a sweep.
+
+    Returns:
+        0 if every job has its results; 1 if one has not, after a line for each; Hydra's own status if it stopped.
+
+    Raises:
+        ConfigError: before the first job runs, if the config of any job is wrong.
+    """
+    flags, overrides = split(arguments)
+    sweeping = bool({"-m", "--multirun"} & set(flags))
+    if {"--help", "-h"} & set(flags):
+        return _hydra(verb, root, arguments, {})
+    commands = [tuple(job) for job in expand(overrides)] if sweeping else [tuple(overrides)]
+    jobs = [_job(verb, compose(root, command), command) for command in commands]
+    for job in jobs:
+        check(job.config, trusted(job.overrides))
+    status = _hydra(verb, root, [*flags, *overrides], _names(commands) if sweeping else {})
+    return status if status or SHOWING & set(flags) else _account(jobs, sweeping)
+
+
+def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Flags with their values, and overrides, in any order.
+
+    Raises:
+        ConfigError: for a flag that does not exist.
+    """
+    flags: list[str] = []
+    overrides: list[str] = []
+    for i, argument in enumerate(arguments):
+        name = argument.partition("=")[0]
+        if argument.startswith("-") and name not in FLAGS:
+            raise ConfigError(f"{argument}: unknown flag; values are given without dashes, as {name.lstrip('-')}=VALUE")
+        is_flag = argument.startswith("-") or (i > 0 and arguments[i - 1] in VALUED)
+        (flags if is_flag else overrides).append(argument)
+    return flags, overrides
+
+
+def _names(commands: Sequence[tuple[str, ...]]) -> Names:
+    """`[3/12] seed=2 weight=0.01`: the number of a job, and what it does not share with the others."""
+    shared = set.intersection(*(set(command) for command in commands))
+    own = [
+        [o.rpartition(".")[2] if "=" not in o.rpartition(".")[2] else o for o in c if o not in shared] for c in commands
+    ]
+    return {c: f"[{i}/{len(commands)}] {' '.join(o)}" for i, (c, o) in enumerate(zip(commands, own, strict=True), 1)}
+
+
+def _account(jobs: Sequence[Job], sweeping: bool) -> int:
+    """What a launcher reports depends on the launcher; what lies in the folders does not."""
+    failures = [failure for failure in map(failure_of, jobs) if failure]
+    if sweeping:
+        print(f"{len(jobs)} runs: {len(jobs) - len(failures)} done, {len(failures)} failed")
+        if any(list(job.folder.glob("wandb/offline-run-*")) for job in jobs):
+            print(f"tracked offline; upload with: wandb sync $(find {jobs[0].home.parent} -name 'offline-run-*')")
+    for failure in failures:
+        print(f"snnrobust: {failure}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def _hydra(verb: Verb, root: str, arguments: list[str], names: Names) -> int:
+    """Runs the jobs under `hydra.main`, in this process or wherever its launcher puts them."""
+    import hydra
+    from hydra.errors import HydraException
+
+    errors: list[OSError] = []
+
+    def task(config: DictConfig) -> None:
+        try:
+            _task(config, names)
+        except OSError as error:  # Hydra would print its own line first
+            errors.append(error)
+
+    prepare()
+    # Hydra otherwise prints its own account of an error and exits.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    sys.argv = [f"snnrobust {verb}", *arguments]
+    try:
+        hydra.main(config_path=str(folder().resolve()), config_name=root, version_base=VERSION_BASE)(task)()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    except HydraException as error:
+        raise ConfigError(" ".join(str(error).split())) from error
+    if errors:
+        raise errors[0]
+    return 0
+
+
+def _task(config: DictConfig, names: Names) -> None:
+    """One job under Hydra. A failed run is on record and must not take the rest of a sweep with it."""
+    from hydra.core.hydra_config import HydraConfig
+
+    settings = HydraConfig.get()
+    sweeping = str(settings.mode).endswith("MULTIRUN")
+    overrides = tuple(str(o) for o in settings.overrides.task)
+    composed = resolved(config, settings.runtime.choices)
+    verb: Verb = "evaluate" if "checkpoint" in composed.config else "train"
+    job = _job(verb, composed, overrides, Path(settings.sweep.dir).name if sweeping else None)
+    check(job.config, trusted(overrides))
+    name = names.get(overrides, " ".join(overrides)) if sweeping else None
+    try:
+        _run(job, name)
+    except RunFailed as error:
+        if sweeping:
+            print(f"failed: {error}", file=sys.stderr)
+
+
+def _job(verb: Verb, composed: Composed, overrides: Sequence[str], group: str | None = None) -> Job:
+    """The job of a composed config. The weights of a checkpoint keep the config that they were trained with."""
+    config = dict(composed.config)
+    checkpoint = config.pop("checkpoint", None)
+    if checkpoint is not None:
+        saved = read_yaml(Path(checkpoint).parent / "config.yaml")
+        if not isinstance(saved, dict) or not saved.keys() >= set(TRAINING_KEYS):
+            raise ConfigError(f"checkpoint: {Path(checkpoint).parent / 'config.yaml'} is not the config of a run")
+        here = {k: v for k, v in config["dataset"].items() if k in ("root", "download")}
+        config |= {key: saved[key] for key in TRAINING_KEYS}
+        config["dataset"] = {**saved["dataset"], **here}
+    kept = tuple(o for o in overrides if not o.startswith(("checkpoint=", "force=")))
+    return Job(config, composed.choices, kept, verb, Path(checkpoint) if checkpoint else None, group)
+
+
+def _run(job: Job, name: str | None) -> None:
+    """One job: shows the results that are there, or makes them. `name` is that of one job of a sweep."""
+    from snnrobust.console import Terminal, results_line, results_table, results_title, stdout
+
+    results = None if job.config["force"] else results_of(job)
+    found = "" if results is None else " (recorded earlier; force=true runs it again)"
+    if results is None:
+        from snnrobust.config import build
+        from snnrobust.run import run
+
+        results = run(job, build, Terminal(brief=name is not None))
+    if name is not None:
+        print(results_line(name, results) + found, flush=True)
+        return
+    stdout().print(results_title(results), soft_wrap=True)
+    stdout().print(results_table(results))
+    print(f"results: {job.folder}/results.json{found}")
+
+
+def read_yaml(path: Path) -> Any:
+    """A file that belongs to a run.
+
+    Raises:
+        ConfigError: if it is absent or damaged.
+    """
+    import yaml
+
+    try:
+        return yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"checkpoint: {path} must lie beside it ({type(error).__name__})") from error
