@@ -10,8 +10,14 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from snnrobust.schema import ConfigError, check_node, unknown
 
-TRUSTED = frozenset({"snnrobust", "torch"})
-"""Packages that a config may name as `_target_`; others have to be named on the command line."""
+LAYERS = ("data", "spiking", "models", "regularizers", "attacks", "training", "threat", "tracking")
+TRUSTED = frozenset({*(f"snnrobust.{layer}" for layer in LAYERS), "torch.nn", "torch.optim"})
+"""Where a config may find a `_target_`; other packages have to be named on the command line.
+
+Not all of snnrobust and torch: a config that came with someone's run must not reach functions that write or load files.
+"""
+TAKEN = frozenset({"clean", "worst", "validation", "file", "allow_pickle"})
+"""No names for attacks: they would overwrite other records."""
 
 NODES = ("dataset", "encoder", "neuron", "model", "regularizer", "defence", "threat", "training", "tracker")
 
@@ -108,7 +114,7 @@ def _targets(key: str, node: Any, trusted: frozenset[str]) -> Iterator[str]:
         for name, value in node.items():
             yield from _targets(f"{key}.{name}" if key else str(name), value, trusted)
         target = node.get("_target_")
-        if target is not None and str(target).partition(".")[0] not in trusted:
+        if target is not None and not any(str(target).startswith(f"{place}.") for place in trusted):
             yield (
                 f"{key}._target_: got {target!r}; allowed: {', '.join(sorted(trusted))}, "
                 f"and packages that the command line names ({key}._target_=...)"
@@ -127,10 +133,27 @@ def _together(config: Mapping[str, Any]) -> Iterator[str]:
             "allowed: encoder=frames for events, any other for images"
         )
     held_out = dataset.get("validation", 0) + dataset.get("test", 0)
-    if held_out >= 1:
-        yield f"dataset.validation + dataset.test: got {held_out:g}; allowed: below 1, or the training split is empty"
+    if held_out > 0.98:
+        yield f"dataset.validation + dataset.test: got {held_out:g}; allowed: at most 0.98, the rest is for training"
     for metric, attack in config["suite"]["headline"].items():
         if attack not in attacks:
             yield f"suite.headline.{metric}: got {attack!r}; allowed: {', '.join(attacks) or 'no attack is configured'}"
-    if "clean" in attacks:
-        yield "attacks.clean: the name is taken by the accuracy without an attack; choose another"
+            continue
+        clash = metric.removesuffix("_accuracy")
+        if not metric.endswith("_accuracy") or clash in TAKEN or (clash in attacks and clash != attack):
+            yield f"suite.headline.{metric}: the name is taken; allowed: names ending in _accuracy that no attack has"
+    for name, node in attacks.items():
+        if name in TAKEN:
+            yield f"attacks.{name}: the name is taken; choose another"
+        if "_target_" not in node:
+            yield f"attacks.{name}: got {dict(node)!r}; allowed: a choice of the group attack (names hold no dots)"
+    regularizer = config["regularizer"]
+    if _named(encoder, "Poisson") and _named(regularizer, "GradientSparsity") and regularizer["weight"] > 0:
+        yield (
+            "regularizer: the finite difference of gradient_sparsity would measure the spikes that encoder=poisson "
+            "draws anew; allowed: regularizer=none"
+        )
+
+
+def _named(node: Mapping[str, Any], name: str) -> bool:
+    return str(node["_target_"]).endswith(f".{name}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -44,6 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if verb not in verbs:
         hint = f"; did you mean snnrobust train {verb}?" if "=" in verb else ""
         return _fail(f"unknown verb {verb!r}; allowed: {', '.join(verbs)}{hint}", status=2)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that knows no ± shows a question mark
+            stream.reconfigure(errors="replace")
     try:
         return verbs[verb](rest)
     except ConfigError as error:
@@ -78,7 +82,7 @@ def evaluate(arguments: list[str]) -> int:
     if _asks_for_help(arguments):
         print(f"{USAGE}\nThe overrides of the run are replayed, later ones win. Groups and choices: train --help")
         return 0
-    from snnrobust.config import expand, replayed
+    from snnrobust.config import expand
     from snnrobust.launch import launch, read_yaml, split
 
     flags, overrides = split(arguments)
@@ -92,9 +96,8 @@ def evaluate(arguments: list[str]) -> int:
         path = _checkpoint(checkpoint.removeprefix("checkpoint=").strip("'\""))
         _refuse_training_keys(others)
         earlier = read_yaml(path.parent / "overrides.yaml")
-        status = max(
-            status, launch("evaluate", "evaluate", [*flags, *replayed(earlier, [*others, f"checkpoint='{path}'"])])
-        )
+        command = [*flags, *others, f"checkpoint='{path}'"]
+        status = max(status, launch("evaluate", "evaluate", command, replay=earlier))
     return status
 
 
@@ -112,7 +115,7 @@ def _refuse_training_keys(overrides: list[str]) -> None:
     from snnrobust.config import touched
     from snnrobust.identity import TRAINING_KEYS
 
-    for override in touched(overrides, TRAINING_KEYS, free=("dataset.root", "dataset.download")):
+    for override in touched(overrides, (*TRAINING_KEYS, "experiment"), free=("dataset.root", "dataset.download")):
         raise ConfigError(f"{override}: evaluate cannot change this, it is part of the run; use train")
 
 

@@ -86,8 +86,13 @@ def parse(overrides: Sequence[str]) -> list[Override]:
     return parsed
 
 
-def compose(root: str, overrides: Sequence[str]) -> Composed:
+def compose(root: str, overrides: Sequence[str], places: frozenset[str] | None = None) -> Composed:
     """Composes `conf/<root>.yaml` with the overrides of one job and checks the result.
+
+    Args:
+        root: `config` or `evaluate`.
+        overrides: of the job.
+        places: where targets may come from; by default what the overrides name is trusted as well.
 
     Raises:
         ConfigError: with one line per mistake.
@@ -102,7 +107,7 @@ def compose(root: str, overrides: Sequence[str]) -> Composed:
             _check_key(override, chosen)
         composed = _compose(root, list(overrides))
     result = resolved(composed, composed.hydra.runtime.choices)
-    check({k: v for k, v in result.config.items() if k != "checkpoint"}, trusted(overrides))
+    check({k: v for k, v in result.config.items() if k != "checkpoint"}, places or trusted(overrides))
     return result
 
 
@@ -255,9 +260,13 @@ def instantiate(key: str, node: Mapping[str, Any]) -> Any:
 
 
 def replayed(earlier: Sequence[str], later: Sequence[str]) -> list[str]:
-    """Overrides of an earlier command followed by those of a later one, which win key by key."""
+    """Overrides of an earlier command followed by those of a later one, which win key by key; none of Hydra's own."""
     keys = {o.get_key_element().lstrip("+~") for o in parse(later)}
-    kept = [o.input_line for o in parse(earlier) if o.get_key_element().lstrip("+~") not in keys]
+    kept = [
+        o.input_line
+        for o in parse(earlier)
+        if o.get_key_element().lstrip("+~") not in keys and not o.key_or_group.startswith("hydra")
+    ]
     return [line for line in kept if line is not None] + list(later)
 
 

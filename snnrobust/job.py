@@ -16,10 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
+
 from snnrobust.identity import evaluation_signature, training_signature
 
 SCHEMA = 1
-CHECKPOINT, RESULTS, FAILURE, HISTORY = "checkpoint.pt", "results.json", "failure.json", "history.jsonl"
+CONFIG, CHECKPOINT, HISTORY = "config.yaml", "checkpoint.pt", "history.jsonl"
+RESULTS, OUTCOMES, FAILURE = "results.json", "outcomes.npz", "failure.json"
 
 
 class RunFailed(Exception):
@@ -61,10 +64,23 @@ class Job:
 
     @property
     def folder(self) -> Path:
-        """Where the results go: the run directory for its first evaluation, a folder inside it for others."""
-        first = read_json(self.home / RESULTS)
-        taken = first is not None and first.get("evaluation_signature") != self.evaluation
-        return self.home / self.evaluation if taken else self.home
+        """Where the results go: the run directory for its first evaluation, a folder inside it for others.
+
+        Which was first is what `config.yaml` says, since it is written before anything else.
+        """
+        return self.home / self.evaluation if _owner(self.home) not in (None, self.evaluation) else self.home
+
+
+def _owner(home: Path) -> str | None:
+    """Signature of the evaluation whose results belong directly into a run directory; None if there is none yet."""
+    try:
+        config = yaml.safe_load((home / CONFIG).read_text(encoding="utf-8"))
+        return evaluation_signature(config)
+    except FileNotFoundError:
+        results = read_json(home / RESULTS) or {}
+        return results.get("evaluation_signature")
+    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError):
+        return "unreadable"
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -8,11 +8,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial, update_wrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from snnrobust.check import check
-from snnrobust.config import VERSION_BASE, Composed, compose, expand, folder, prepare, resolved, trusted
+from snnrobust.config import VERSION_BASE, Composed, compose, expand, folder, prepare, replayed, resolved, trusted
 from snnrobust.identity import TRAINING_KEYS
 from snnrobust.job import Job, RunFailed, failure_of, results_of
 from snnrobust.schema import ConfigError
@@ -24,14 +26,36 @@ Verb = Literal["train", "evaluate"]
 Names = dict[tuple[str, ...], str]
 """How the jobs of a sweep are called on the terminal, by their overrides; empty for a single run."""
 
+
+@dataclass(frozen=True)
+class Session:
+    """What the jobs of one command share.
+
+    Args:
+        names: of the jobs of a sweep; empty for a single run.
+        places: where targets may come from.
+        failures: what went wrong in this process, by the signature of the evaluation.
+    """
+
+    names: Names
+    places: frozenset[str]
+    failures: dict[str, str] = field(default_factory=dict)
+
+
 FLAGS = {"-m", "--multirun", "--cfg", "-c", "--resolve", "--package", "-p", "--info", "-i", "--help", "-h"}
 VALUED = ("--cfg", "-c", "--package", "-p", "--info", "-i")
 SHOWING = {"--cfg", "-c", "--info", "-i", "--help", "-h"}
 """Flags with which Hydra prints something and runs nothing."""
 
 
-def launch(root: str, verb: Verb, arguments: list[str]) -> int:
+def launch(root: str, verb: Verb, arguments: list[str], replay: Sequence[str] = ()) -> int:
     """Runs `conf/<root>.yaml` with the arguments of a command, as one run or as a sweep.
+
+    Args:
+        root: `config` or `evaluate`.
+        verb: of the command.
+        arguments: flags and overrides that the user typed.
+        replay: overrides that came with a run and go before the user's; what they name as target is not trusted.
 
     Returns:
         0 if every job has its results; 1 if one has not, after a line for each; Hydra's own status if it stopped.
@@ -39,16 +63,19 @@ def launch(root: str, verb: Verb, arguments: list[str]) -> int:
     Raises:
         ConfigError: before the first job runs, if the config of any job is wrong.
     """
-    flags, overrides = split(arguments)
+    flags, typed = split(arguments)
+    overrides = replayed(replay, typed)
+    places = trusted(typed)
     sweeping = bool({"-m", "--multirun"} & set(flags))
     if {"--help", "-h"} & set(flags):
-        return _hydra(verb, root, arguments, {})
+        return _hydra(verb, root, arguments, Session({}, places))
     commands = [tuple(job) for job in expand(overrides)] if sweeping else [tuple(overrides)]
-    jobs = [_job(verb, compose(root, command), command) for command in commands]
+    jobs = [_job(verb, compose(root, command, places), command) for command in commands]
     for job in jobs:
-        check(job.config, trusted(job.overrides))
-    status = _hydra(verb, root, [*flags, *overrides], _names(commands) if sweeping else {})
-    return status if status or SHOWING & set(flags) else _account(jobs, sweeping)
+        check(job.config, places)
+    session = Session(_names(commands) if sweeping else {}, places)
+    status = _hydra(verb, root, [*flags, *overrides], session)
+    return status if status or SHOWING & set(flags) else _account(jobs, session)
 
 
 def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -77,10 +104,11 @@ def _names(commands: Sequence[tuple[str, ...]]) -> Names:
     return {c: f"[{i}/{len(commands)}] {' '.join(o)}" for i, (c, o) in enumerate(zip(commands, own, strict=True), 1)}
 
 
-def _account(jobs: Sequence[Job], sweeping: bool) -> int:
+def _account(jobs: Sequence[Job], session: Session) -> int:
     """What a launcher reports depends on the launcher; what lies in the folders does not."""
-    failures = [failure for failure in map(failure_of, jobs) if failure]
-    if sweeping:
+    found = [session.failures.get(job.evaluation) or failure_of(job) for job in jobs]
+    failures = [failure for failure in found if failure]
+    if session.names:
         print(f"{len(jobs)} runs: {len(jobs) - len(failures)} done, {len(failures)} failed")
         if any(list(job.folder.glob("wandb/offline-run-*")) for job in jobs):
             print(f"tracked offline; upload with: wandb sync $(find {jobs[0].home.parent} -name 'offline-run-*')")
@@ -89,51 +117,44 @@ def _account(jobs: Sequence[Job], sweeping: bool) -> int:
     return 1 if failures else 0
 
 
-def _hydra(verb: Verb, root: str, arguments: list[str], names: Names) -> int:
+def _hydra(verb: Verb, root: str, arguments: list[str], session: Session) -> int:
     """Runs the jobs under `hydra.main`, in this process or wherever its launcher puts them."""
     import hydra
     from hydra.errors import HydraException
-
-    errors: list[OSError] = []
-
-    def task(config: DictConfig) -> None:
-        try:
-            _task(config, names)
-        except OSError as error:  # Hydra would print its own line first
-            errors.append(error)
 
     prepare()
     # Hydra otherwise prints its own account of an error and exits.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv = [f"snnrobust {verb}", *arguments]
+    task = partial(_task, session=session)
+    update_wrapper(task, _task)
     try:
         hydra.main(config_path=str(folder().resolve()), config_name=root, version_base=VERSION_BASE)(task)()
     except SystemExit as stop:
         return int(stop.code or 0)
     except HydraException as error:
         raise ConfigError(" ".join(str(error).split())) from error
-    if errors:
-        raise errors[0]
     return 0
 
 
-def _task(config: DictConfig, names: Names) -> None:
-    """One job under Hydra. A failed run is on record and must not take the rest of a sweep with it."""
+def _task(config: DictConfig, session: Session) -> None:
+    """One job under Hydra. A failed run must not take the rest of a sweep with it."""
     from hydra.core.hydra_config import HydraConfig
 
     settings = HydraConfig.get()
-    sweeping = str(settings.mode).endswith("MULTIRUN")
     overrides = tuple(str(o) for o in settings.overrides.task)
     composed = resolved(config, settings.runtime.choices)
     verb: Verb = "evaluate" if "checkpoint" in composed.config else "train"
-    job = _job(verb, composed, overrides, Path(settings.sweep.dir).name if sweeping else None)
-    check(job.config, trusted(overrides))
-    name = names.get(overrides, " ".join(overrides)) if sweeping else None
+    job = _job(verb, composed, overrides, Path(settings.sweep.dir).name if session.names else None)
+    check(job.config, session.places)
     try:
-        _run(job, name)
+        _run(job, session.names.get(overrides, " ".join(overrides)) if session.names else None)
     except RunFailed as error:
-        if sweeping:
-            print(f"failed: {error}", file=sys.stderr)
+        session.failures[job.evaluation] = str(error)
+    except OSError as error:
+        session.failures[job.evaluation] = f"{error.filename or job.home}: {error.strerror or error}"
+    if session.names and job.evaluation in session.failures:
+        print(f"failed: {session.failures[job.evaluation]}", file=sys.stderr)
 
 
 def _job(verb: Verb, composed: Composed, overrides: Sequence[str], group: str | None = None) -> Job:

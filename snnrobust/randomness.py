@@ -1,7 +1,8 @@
 """Random streams: one per purpose, each a function of what it is for.
 
 A draw of an attack is keyed by (seed, attack, restart, position of the sample in its split), so that a sample meets
-the same noise whatever the batch size is and whichever samples stand beside it.
+the same noise whatever the batch size is and whichever samples stand beside it. Stochastic encoders and third-party
+attacks draw from torch's global stream, which is keyed by the first sample of a batch: these do depend on its size.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
 import logging
@@ -19,10 +20,11 @@ import yaml
 from snnrobust import environment
 from snnrobust.data.dataset import DataError, Splits
 from snnrobust.evaluation import evaluator
+from snnrobust.evaluation.checks import flags_of
 from snnrobust.evaluation.report import Report
 from snnrobust.experiment import Experiment
 from snnrobust.files import write_atomically, write_json
-from snnrobust.job import CHECKPOINT, FAILURE, HISTORY, RESULTS, SCHEMA, Job, RunFailed
+from snnrobust.job import CHECKPOINT, CONFIG, FAILURE, HISTORY, OUTCOMES, RESULTS, SCHEMA, Job, RunFailed, results_of
 from snnrobust.schema import ConfigError
 from snnrobust.spiking.classifier import SpikingClassifier
 from snnrobust.tracking import Description, Tracked, Tracker
@@ -63,9 +65,17 @@ def run(job: Job, build: Build, display: Display) -> dict[str, Any]:
         RunFailed: after any error, which is then in `failure.json` and `run.log`.
         OSError: if the run directory cannot be made.
     """
+    with _claimed(job.home):
+        # Another process may have made them while this one waited.
+        found = None if job.config["force"] else results_of(job)
+        return _run(job, build, display) if found is None else found
+
+
+def _run(job: Job, build: Build, display: Display) -> dict[str, Any]:
     folder = job.folder
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "config.yaml", yaml.safe_dump(_plain(job.config), sort_keys=False))
+    (folder / FAILURE).unlink(missing_ok=True)
+    write_atomically(folder / CONFIG, yaml.safe_dump(_plain(job.config), sort_keys=False))
     write_atomically(folder / "overrides.yaml", yaml.safe_dump(list(job.overrides)))
     with _logged(folder / "run.log"), _recorded(job, folder):
         experiment, tracker = build(job.config)
@@ -96,6 +106,7 @@ def _trained(
     """The checkpoint, from a training if there is none yet, with its weights in `model`; and the seconds it took."""
     path = job.checkpoint or job.home / CHECKPOINT
     if job.kind == "train" and (job.config["force"] or not path.exists()):
+        _forget(job.home)
         checkpoint = _train(experiment, model, splits, job, tracked, display)
         checkpoint.save(path)
         spent = checkpoint.seconds
@@ -110,9 +121,16 @@ def _trained(
     return checkpoint, spent
 
 
+def _forget(home: Path) -> None:
+    """Removes what describes weights that are about to be replaced."""
+    for name in (CHECKPOINT, RESULTS, OUTCOMES):
+        for old in (home / name, *home.glob(f"*/{name}")):
+            old.unlink(missing_ok=True)
+
+
 def _write(folder: Path, report: Report, results: Mapping[str, Any]) -> None:
     """The records, `results.json` last: where it is, everything is."""
-    _write_outcomes(folder / "outcomes.npz", report)
+    _write_outcomes(folder / OUTCOMES, report)
     write_json(folder / RESULTS, results)
     (folder / FAILURE).unlink(missing_ok=True)
     log.info("results: %s", json.dumps(results["metrics"]))
@@ -138,7 +156,12 @@ def _train(
         "validation_loss": trained.best.validation.loss,
     }
     return Checkpoint(
-        job.training, trained.best.epoch, metrics, {"train": time.perf_counter() - start}, dict(trained.state)
+        job.training,
+        trained.best.epoch,
+        metrics,
+        {"train": time.perf_counter() - start},
+        _provenance(experiment, job),
+        dict(trained.state),
     )
 
 
@@ -160,19 +183,27 @@ def _results(
         "metrics": report.metrics() | checkpoint.metrics,
         "layers": {"firing_rate": dict(report.firing_rates)},
         "checks": {"largest_excess_over_budget": dict(report.excess)},
-        "flags": [],
+        "flags": [vars(flag) for flag in flags_of(report)],
         "worst_case_over": list(report.inside),
         "best_epoch": checkpoint.epoch,
         "samples": {name: len(getattr(splits, name)) for name in ("train", "validation", "test")},
         "seeds": {"training": experiment.seed, "evaluation": experiment.evaluation_seed},
         "durations": seconds | dict(report.seconds),
-        "versions": environment.versions(),
-        "git": environment.commit(),
-        "hardware": environment.hardware(str(experiment.device), job.config["threads"]),
+        **_provenance(experiment, job),
+        "training": checkpoint.provenance,
         "choices": dict(job.choices),
         "overrides": list(job.overrides),
         "config": _plain(job.config),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _provenance(experiment: Experiment, job: Job) -> dict[str, Any]:
+    """With what something was made; that of the weights may differ from that of their evaluation."""
+    return {
+        "versions": environment.versions(),
+        "git": environment.commit(),
+        "hardware": environment.hardware(str(experiment.device), job.config["threads"]),
     }
 
 
@@ -229,6 +260,15 @@ def _tracked(tracker: Tracker, job: Job, folder: Path, display: Display) -> Iter
         offline = tracked.run.finish(tracked.summary or {}, failed=tracked.summary is None)
         if offline:
             display.tracked_offline(offline)
+
+
+@contextmanager
+def _claimed(home: Path) -> Iterator[None]:
+    """Holds a run directory for this process; others wait. The lock ends with its process, however that ends."""
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / ".lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager

@@ -30,7 +30,8 @@ def overrides_for(group, choice, choices):
     """What a user types to get one choice of one group."""
     if group == "attack":
         return [f"+attack@attacks.probe={choice}"]
-    fitting = ["dataset=digits_events"] if (group, choice) == ("encoder", "frames") else []
+    needs = {"frames": ["dataset=digits_events"], "poisson": ["regularizer=none"]}
+    fitting = needs.get(choice, []) if group == "encoder" else []
     return [*fitting, f"{group}={choice}" if group in {*choices, "experiment"} else f"+{group}={choice}"]
 
 

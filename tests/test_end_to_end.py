@@ -24,7 +24,16 @@ from snnrobust.identity import evaluation_signature, training_signature
 SMALL = ("model.channels=[8]", "model.hidden=32", "encoder.steps=4", "device=cpu")
 QUICK = ("train", *SMALL, "training=debug")
 THREE_EPOCHS = ("train", *SMALL, "training.epochs=3", "training.batch_size=32", "training.lr=0.02")
-FILES = {"config.yaml", "overrides.yaml", "checkpoint.pt", "history.jsonl", "run.log", "results.json", "outcomes.npz"}
+FILES = {
+    "config.yaml",
+    "overrides.yaml",
+    "checkpoint.pt",
+    "history.jsonl",
+    "run.log",
+    "results.json",
+    "outcomes.npz",
+    ".lock",
+}
 REQUIRED = {
     "clean_accuracy", "pgd_accuracy", "noise_accuracy", "fgsm_accuracy", "worst_accuracy", "gradient_sparsity",
     "gradient_zero_fraction", "gradient_l1", "gradient_l2", "gradient_hoyer",
@@ -237,7 +246,7 @@ def test_another_budget_does_not_train_again_and_lands_inside_the_run(run):
     assert folder.name == results(folder)["evaluation_signature"]
     assert results(folder)["training_signature"] == run.name
     assert results(folder)["metrics"]["clean_accuracy"] == results(run)["metrics"]["clean_accuracy"]
-    assert {path.name for path in folder.iterdir()} == FILES - {"checkpoint.pt", "history.jsonl"}
+    assert {path.name for path in folder.iterdir()} == FILES - {"checkpoint.pt", "history.jsonl", ".lock"}
 
 
 def test_a_larger_budget_does_not_help(run):

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-
-LossName = Literal["cross_entropy", "margin"]
 
 
 def cross_entropy(z: Tensor, y: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from snnrobust.threat import Linf, Threat
 Scalar = bool | int | float | str | None
 BUDGET_NAMES = ("eps", "max_epsilon")
 """What constructors in torchattacks call the budget."""
+L2_ATTACKS = ("PGDL2", "PGDRSL2")
 FEWEST = {"APGDT": 4, "AutoAttack": 4}
 """Classes without which an attack raises an IndexError: its loss ranks the logits down to the fourth."""
 
@@ -70,6 +71,8 @@ class TorchAttack(Attack):
 
     def __post_init__(self) -> None:
         allowed = self._accepted()
+        if self.name in L2_ATTACKS and isinstance(self.threat, Linf):
+            raise ValueError(f"name: the eps of torchattacks.{self.name} is an l_2 radius; allowed with an l_2 threat")
         if self.threat is None and set(BUDGET_NAMES) & (allowed - set(self.parameters)):
             raise ValueError(f"threat: torchattacks.{self.name} takes a budget; null is for attacks without one")
         for given in self.parameters:

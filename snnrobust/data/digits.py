@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from snnrobust.data.dataset import DataSource, Split, Splits, stratified
-from snnrobust.settings import NonNegativeInt, OpenFraction, Positive
+from snnrobust.settings import HeldOut, NonNegativeInt, Positive
 
 GREY_LEVELS = 16
 
@@ -33,13 +33,15 @@ class Digits(DataSource):
         validation: share of every class for validation.
         test: share of every class for the test.
         split_seed: of the split, apart from the seed of the run, so that all runs are judged on the same test set.
+        root: folder of data files, of which these digits need none; it is here for sweeps over datasets.
         eps: customary l_inf budget, used where `threat.eps` is not given.
     """
 
     kind: Literal["images"] = "images"
-    validation: OpenFraction = 0.2
-    test: OpenFraction = 0.2
+    validation: HeldOut = 0.2
+    test: HeldOut = 0.2
     split_seed: NonNegativeInt = 0
+    root: str = "data"
     eps: Positive = 0.1
 
     shape = (1, 8, 8)

@@ -19,7 +19,7 @@ from snnrobust.data.cache import Arrays, cached
 from snnrobust.data.dataset import DataError, DataSource, Split, Splits, stratified
 from snnrobust.data.digits import GREY_LEVELS, read
 from snnrobust.data.saccades import Recording, Saccades, Sensor, record, resize
-from snnrobust.settings import Byte, NonNegative, NonNegativeInt, OpenFraction, Positive, PositiveInt
+from snnrobust.settings import Byte, Contrast, HeldOut, NonNegativeInt, Positive, PositiveInt, Rate
 
 SENSOR_SIZE = 16
 DIGIT_SIZE = 12
@@ -49,13 +49,13 @@ class DigitsEvents(DataSource):
 
     kind: Literal["events"] = "events"
     steps: PositiveInt = 8
-    threshold: Positive = 0.25
+    threshold: Contrast = 0.25
     refractory_us: NonNegativeInt = 1000
-    noise_rate: NonNegative = 0.1
+    noise_rate: Rate = 0.1
     saccade_us: PositiveInt = 100_000
     max_count: Byte = 5
-    validation: OpenFraction = 0.2
-    test: OpenFraction = 0.2
+    validation: HeldOut = 0.2
+    test: HeldOut = 0.2
     split_seed: NonNegativeInt = 0
     root: str = "data"
     eps: Positive = 0.02

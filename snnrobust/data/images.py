@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from snnrobust.data.dataset import DataError, DataSource, Split, Splits, stratified
-from snnrobust.settings import NonNegativeInt, OpenFraction, Positive, PositiveInt
+from snnrobust.settings import HeldOut, NonNegativeInt, Positive, PositiveInt
 
 GREY_LEVELS = 255
 SIDE = 28
@@ -48,7 +48,7 @@ class Mnist(DataSource):
     kind: Literal["images"] = "images"
     root: str = "data"
     download: bool = False
-    validation: OpenFraction = 0.1
+    validation: HeldOut = 0.1
     split_seed: NonNegativeInt = 0
     train_limit: PositiveInt | None = None
     test_limit: PositiveInt | None = None

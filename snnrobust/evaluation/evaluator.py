@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from snnrobust.attacks.base import Attack
 from snnrobust.attacks.guard import untouched
 from snnrobust.data.dataset import Batch, Split
-from snnrobust.evaluation.measures import firing_rates, gradient_measures
+from snnrobust.evaluation.measures import firing_rate, firing_rates, gradient_measures
 from snnrobust.evaluation.report import CLEAN, Report
 from snnrobust.randomness import isolated
 from snnrobust.spiking.classifier import SpikingClassifier
@@ -64,7 +64,7 @@ class Evaluator:
             with _timed(seconds, "measures"), isolated("measures", self.seed):
                 measures = gradient_measures(model, data.batches(self.batch_size))
                 rates = firing_rates(model, data.batches(self.batch_size))
-        return Report(correct, self._inside(), self.headline, measures, rates, excess, seconds)
+        return Report(correct, self._inside(), self.headline, measures | firing_rate(rates), rates, excess, seconds)
 
     def _outcomes(
         self, name: str, model: nn.Module, data: Split, craft: Callable[[Batch], Tensor], progress: Progress

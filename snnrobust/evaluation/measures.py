@@ -112,6 +112,11 @@ def firing_rates(model: nn.Module, batches: Iterable[Batch]) -> dict[str, float]
     }
 
 
+def firing_rate(rates: Mapping[str, float]) -> dict[str, float]:
+    """`firing_rate`: the unweighted mean over spiking layers of spikes per neuron and step; {} without such layers."""
+    return {"firing_rate": sum(rates.values()) / len(rates)} if rates else {}
+
+
 @contextmanager
 def _recording(layers: Mapping[str, nn.Module], totals: dict[str, list[float]]) -> Iterator[None]:
     """Appends the mean of every forward's spikes to `totals`, by layer."""

@@ -42,9 +42,7 @@ class Report:
         accuracies = {f"{name}_accuracy": _mean(bits) for name, bits in self.correct.items()}
         headline = {metric: accuracies[f"{name}_accuracy"] for metric, name in self.headline.items()}
         worst = {"worst_accuracy": _mean(self.worst(*self.inside))}
-        rates = list(self.firing_rates.values())
-        rate = {"firing_rate": sum(rates) / len(rates)} if rates else {}
-        return accuracies | headline | worst | dict(self.measures) | rate
+        return accuracies | headline | worst | dict(self.measures)
 
 
 def _mean(bits: Tensor) -> float:

@@ -13,8 +13,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-SCHEMA = 1
-RESULTS, FAILURE, CONFIG = "results.json", "failure.json", "config.yaml"
+from snnrobust.job import CONFIG, FAILURE, RESULTS, SCHEMA
+
 SKIPPED = ("wandb", "__pycache__")
 
 
@@ -47,6 +47,7 @@ class _Content(BaseModel):
     samples: dict[str, int] = {}
     durations: dict[str, float] = {}
     git: dict[str, Any] | None = None
+    training: dict[str, Any] = {}
     hardware: dict[str, Any] = {}
 
 

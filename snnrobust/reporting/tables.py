@@ -183,7 +183,8 @@ def _notes(settings: Sequence[Setting], collection: Collection) -> Iterator[str]
         yield "the rows do not have the same seeds"
     if any(len(set(setting.seeds)) < len(setting.seeds) for setting in settings):
         yield "a seed occurs twice in a row: the same setting was evaluated with different evaluation seeds"
-    commits = {str((record.content.get("git") or {}).get("commit", "unknown"))[:10] for record in records}
+    made = [part for record in records for part in (record.content, record.content.get("training", {}))]
+    commits = {str((part.get("git") or {}).get("commit", "unknown"))[:10] for part in made if "git" in part}
     if len(commits) > 1:
         yield f"the runs come from {len(commits)} commits: {', '.join(sorted(commits))}"
     if any((record.content.get("git") or {}).get("dirty") for record in records):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,7 @@ class Checkpoint:
         epoch: the epoch that was selected on validation data.
         metrics: scalars of the training, such as `validation_accuracy`.
         seconds: of the training, per phase.
+        provenance: versions, commit and hardware of the training.
         state: the model's `state_dict`, on the CPU.
     """
 
@@ -34,6 +36,7 @@ class Checkpoint:
     epoch: int
     metrics: dict[str, float]
     seconds: dict[str, float]
+    provenance: dict[str, Any]
     state: dict[str, Tensor]
 
     def save(self, path: Path) -> None:
@@ -61,8 +64,9 @@ class Checkpoint:
         except CheckpointError:
             raise
         except Exception as error:  # damaged archives surface as many types
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise CheckpointError(f"{path}: not a checkpoint of snnrobust, or damaged ({reason})") from error
+            raise CheckpointError(
+                f"{path}: not a checkpoint of snnrobust, or damaged ({type(error).__name__}); force=true trains again"
+            ) from error
 
     def restore(self, model: nn.Module, path: Path) -> None:
         """Loads the weights into `model`.

@@ -31,7 +31,7 @@ class TrainingSettings:
         epochs: passes over the training split.
         lr: initial learning rate.
         final_lr: the last learning rate as a share of the first; in between it follows half a cosine, per step.
-        batch_size: samples per step; a last batch of one sample is left out (batch norm needs two).
+        batch_size: samples per step; a single sample left over at the end of an epoch is left out.
         weight_decay: l2 penalty of the optimizer.
     """
 
@@ -177,7 +177,7 @@ class Trainer:
         """Index sets of the steps of an epoch."""
         order = torch.randperm(samples, generator=generator("order", self.seed, epoch))
         for index in order.split(self.settings.batch_size):
-            if len(index) > 1 or samples == 1:
+            if len(index) > 1 or self.settings.batch_size == 1 or samples == 1:
                 yield index
 
     def _optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
@@ -196,12 +196,12 @@ def _refuse_divergence(model: nn.Module, epoch: Epoch) -> None:
     for what, value in (("training", epoch.train.loss), ("validation", epoch.validation.loss)):
         if not math.isfinite(value):
             raise Diverged(f"{what} loss is {value} in epoch {epoch.epoch}: try a smaller training.lr")
-    if not all(bool(parameter.isfinite().all()) for parameter in model.parameters()):
+    if not all(bool(t.isfinite().all()) for t in model.state_dict().values() if t.is_floating_point()):
         raise Diverged(f"weights are not finite after epoch {epoch.epoch}: try a smaller training.lr")
 
 
 class _Totals:
-    """Sums of the parts of the objective over samples, kept as one tensor so that a step needs no copy."""
+    """Sums of the parts of the objective over samples, kept as one tensor one copy to the host per look."""
 
     def __init__(self) -> None:
         self.sums: Tensor | float = 0.0

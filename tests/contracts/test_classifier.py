@@ -23,7 +23,13 @@ def kind(encoder: str) -> str:
 
 @cache
 def composed(encoder: str, neuron: str, surrogate: str, model: str) -> config.Composed:
-    choices = [f"encoder={encoder}", f"neuron={neuron}", f"neuron/surrogate={surrogate}", f"model={model}"]
+    choices = [
+        f"encoder={encoder}",
+        f"neuron={neuron}",
+        f"neuron/surrogate={surrogate}",
+        f"model={model}",
+        "regularizer=none",
+    ]
     return config.compose("config", [f"dataset={DATASETS[kind(encoder)]}", *choices, "tracker=none", "device=cpu"])
 
 

@@ -17,7 +17,7 @@ from tests.contracts.toys import Toy
 
 def checkpoint(model: torch.nn.Module, seed: int = 0) -> Checkpoint:
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    return Checkpoint(f"signature{seed}", 3, {"validation_accuracy": 0.5}, {"train": 1.5}, state)
+    return Checkpoint(f"signature{seed}", 3, {"validation_accuracy": 0.5}, {"train": 1.5}, {"git": None}, state)
 
 
 @pytest.fixture

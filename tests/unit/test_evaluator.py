@@ -95,7 +95,6 @@ def test_the_worst_case_of_disjoint_failures_is_worse_than_each():
         "main": 0.75,
         "worst_accuracy": 0.25,
         "m": 0.5,
-        "firing_rate": 0.5,
     }
 
 

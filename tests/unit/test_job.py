@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from snnrobust.config import compose
 from snnrobust.job import CHECKPOINT, FAILURE, RESULTS, SCHEMA, Job, failure_of, read_json, results_of
@@ -35,6 +36,17 @@ def test_the_same_evaluation_stays_in_the_run_directory(job):
 
 def test_another_evaluation_gets_a_folder_inside(job):
     record(job.home / RESULTS, evaluation_signature="0123456789")
+    assert job.folder == job.home / job.evaluation
+
+
+def test_the_first_evaluation_is_the_one_that_config_yaml_says_also_if_it_failed(job):
+    job.home.mkdir(parents=True)
+    other = {**job.config, "threat": {**job.config["threat"], "eps": 0.123}}
+    (job.home / "config.yaml").write_text(yaml.safe_dump(json.loads(json.dumps(other))))
+    assert job.folder == job.home / job.evaluation
+    (job.home / "config.yaml").write_text(yaml.safe_dump(json.loads(json.dumps(dict(job.config)))))
+    assert job.folder == job.home
+    (job.home / "config.yaml").write_text("- no: [config")
     assert job.folder == job.home / job.evaluation
 
 

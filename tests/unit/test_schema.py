@@ -146,7 +146,7 @@ def test_allowed_values_pass(value, annotation):
         ("1", "PositiveInt"),
         (1, "bool"),
         (1, "AboveOne"),
-        (1, "OpenFraction"),
+        (1, "HeldOut"),
         (0, "LeftOpenFraction"),
         (256, "Byte"),
         ([1, "x"], "tuple[PositiveInt, ...]"),
