@@ -76,12 +76,10 @@ def test_a_run_that_came_from_elsewhere_cannot_load_or_write_what_it_likes(run, 
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize(
-    "target", ["torch.load", "snnrobust.files.write_atomically", "snnrobust.cli.main", "os.system"]
-)
+@pytest.mark.parametrize("target", ["torch.load", "snnrobust.files.write_atomically", "snnrobust.cli.main", "os.open"])
 def test_a_config_reaches_no_function_that_loads_writes_or_runs(target):
     config = {**compose("config", []).config, "defence": {"_target_": target}}
-    with pytest.raises(ConfigError, match="defence._target_"):
+    with pytest.raises(ConfigError, match=r"defence\._target_"):
         check(config)
 
 
