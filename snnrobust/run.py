@@ -271,10 +271,17 @@ def _claimed(home: Path) -> Iterator[None]:
         yield
 
 
+class _RunLog(logging.FileHandler):
+    """On a full disk a line of the log is lost; the run's own files say why, and standard error stays readable."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        return
+
+
 @contextmanager
 def _logged(path: Path) -> Iterator[None]:
     """Writes what the package logs to `path` while the body runs."""
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = _RunLog(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     package = logging.getLogger("snnrobust")
     package.addHandler(handler)
