@@ -98,10 +98,14 @@ def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 def _names(commands: Sequence[tuple[str, ...]]) -> Names:
     """`[3/12] seed=2 weight=0.01`: the number of a job, and what it does not share with the others."""
     shared = set.intersection(*(set(command) for command in commands))
-    own = [
-        [o.rpartition(".")[2] if "=" not in o.rpartition(".")[2] else o for o in c if o not in shared] for c in commands
-    ]
-    return {c: f"[{i}/{len(commands)}] {' '.join(o)}" for i, (c, o) in enumerate(zip(commands, own, strict=True), 1)}
+    own = {command: " ".join(_short(o) for o in command if o not in shared) for command in commands}
+    return {command: f"[{i}/{len(commands)}] {own[command]}" for i, command in enumerate(commands, 1)}
+
+
+def _short(override: str) -> str:
+    """`threat.eps=0.05` reads `eps=0.05`."""
+    key, _, value = override.partition("=")
+    return f"{key.rpartition('.')[2]}={value}"
 
 
 def _account(jobs: Sequence[Job], session: Session) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import io
 import json
 import logging
 import time
@@ -14,17 +13,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import yaml
 
-from snnrobust import environment
 from snnrobust.data.dataset import DataError, Splits
 from snnrobust.evaluation import evaluator
-from snnrobust.evaluation.checks import flags_of
 from snnrobust.evaluation.report import Report
 from snnrobust.experiment import Experiment
 from snnrobust.files import write_atomically, write_json
 from snnrobust.job import CHECKPOINT, CONFIG, FAILURE, HISTORY, OUTCOMES, RESULTS, SCHEMA, Job, RunFailed, results_of
+from snnrobust.record import curves, outcomes, plain, provenance, results_content, summary
 from snnrobust.schema import ConfigError
 from snnrobust.spiking.classifier import SpikingClassifier
 from snnrobust.tracking import Description, Tracked, Tracker
@@ -75,7 +72,7 @@ def _run(job: Job, build: Build, display: Display) -> dict[str, Any]:
     folder = job.folder
     folder.mkdir(parents=True, exist_ok=True)
     (folder / FAILURE).unlink(missing_ok=True)
-    write_atomically(folder / CONFIG, yaml.safe_dump(_plain(job.config), sort_keys=False))
+    write_atomically(folder / CONFIG, yaml.safe_dump(plain(job.config), sort_keys=False))
     write_atomically(folder / "overrides.yaml", yaml.safe_dump(list(job.overrides)))
     with _logged(folder / "run.log"), _recorded(job, folder):
         experiment, tracker = build(job.config)
@@ -87,9 +84,9 @@ def _run(job: Job, build: Build, display: Display) -> dict[str, Any]:
             checkpoint, spent = _trained(experiment, model, splits, job, tracked, display)
             seconds |= spent
             report = experiment.evaluate(model, splits.test, display.evaluation)
-            results = _results(experiment, job, checkpoint, splits, report, seconds)
+            results = results_content(experiment, job, checkpoint, splits, report, seconds)
             _write(folder, report, results)
-            tracked.summary = _summary(results)
+            tracked.summary = summary(results)
         return results
 
 
@@ -130,7 +127,7 @@ def _forget(home: Path) -> None:
 
 def _write(folder: Path, report: Report, results: Mapping[str, Any]) -> None:
     """The records, `results.json` last: where it is, everything is."""
-    _write_outcomes(folder / OUTCOMES, report)
+    write_atomically(folder / OUTCOMES, outcomes(report))
     write_json(folder / RESULTS, results)
     (folder / FAILURE).unlink(missing_ok=True)
     log.info("results: %s", json.dumps(results["metrics"]))
@@ -143,7 +140,7 @@ def _train(
     history.write_text("")
 
     def on_epoch(epoch: Epoch) -> None:
-        values = _curves(epoch)
+        values = curves(epoch)
         with history.open("a") as file:
             file.write(json.dumps(values) + "\n")
         tracked.run.log(values)
@@ -160,68 +157,9 @@ def _train(
         trained.best.epoch,
         metrics,
         {"train": time.perf_counter() - start},
-        _provenance(experiment, job),
+        provenance(experiment, job),
         dict(trained.state),
     )
-
-
-def _curves(epoch: Epoch) -> dict[str, float]:
-    """One flat row per epoch, under the names that trackers show."""
-    rows = {"train": vars(epoch.train), "validation": vars(epoch.validation)}
-    flat = {f"{split}/{name}": value for split, scores in rows.items() for name, value in scores.items()}
-    return {"epoch": epoch.epoch, "lr": epoch.lr, **flat}
-
-
-def _results(
-    experiment: Experiment, job: Job, checkpoint: Checkpoint, splits: Splits, report: Report, seconds: dict[str, float]
-) -> dict[str, Any]:
-    return {
-        "schema": SCHEMA,
-        "kind": job.kind,
-        "training_signature": checkpoint.signature,
-        "evaluation_signature": job.evaluation,
-        "metrics": report.metrics() | checkpoint.metrics,
-        "layers": {"firing_rate": dict(report.firing_rates)},
-        "checks": {"largest_excess_over_budget": dict(report.excess)},
-        "flags": [vars(flag) for flag in flags_of(report)],
-        "worst_case_over": list(report.inside),
-        "best_epoch": checkpoint.epoch,
-        "samples": {name: len(getattr(splits, name)) for name in ("train", "validation", "test")},
-        "seeds": {"training": experiment.seed, "evaluation": experiment.evaluation_seed},
-        "durations": seconds | dict(report.seconds),
-        **_provenance(experiment, job),
-        "training": checkpoint.provenance,
-        "choices": dict(job.choices),
-        "overrides": list(job.overrides),
-        "config": _plain(job.config),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
-def _provenance(experiment: Experiment, job: Job) -> dict[str, Any]:
-    """With what something was made; that of the weights may differ from that of their evaluation."""
-    return {
-        "versions": environment.versions(),
-        "git": environment.commit(),
-        "hardware": environment.hardware(str(experiment.device), job.config["threads"]),
-    }
-
-
-def _write_outcomes(path: Path, report: Report) -> None:
-    """One boolean array `[N]` per attack: correct under it. Read with `numpy.load`; no pickle."""
-    content = io.BytesIO()
-    arrays: dict[str, Any] = {name: bits.numpy() for name, bits in report.correct.items()}
-    np.savez_compressed(content, **arrays)
-    write_atomically(path, content.getvalue())
-
-
-def _summary(results: Mapping[str, Any]) -> dict[str, Any]:
-    """The final measures under fixed names, `test/<metric>`."""
-    metrics = results["metrics"]
-    held_out = {f"test/{k}": v for k, v in metrics.items() if not k.startswith("validation")}
-    chosen = {k.replace("_", "/", 1): v for k, v in metrics.items() if k.startswith("validation")}
-    layers = {f"test/firing_rate/{k}": v for k, v in results["layers"]["firing_rate"].items()}
-    return held_out | {f"best/{k}": v for k, v in chosen.items()} | layers
 
 
 def _description(job: Job, folder: Path) -> Description:
@@ -232,14 +170,9 @@ def _description(job: Job, folder: Path) -> Description:
         group=job.group,
         job_type=job.kind,
         tags=tuple(dict.fromkeys(job.choices[k] for k in kinds if k in job.choices)),
-        config=_plain(job.config) | {"choices": dict(job.choices)},
+        config=plain(job.config) | {"choices": dict(job.choices)},
         folder=folder,
     )
-
-
-def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
-    plain: dict[str, Any] = json.loads(json.dumps(config))
-    return plain
 
 
 class _Tracked:

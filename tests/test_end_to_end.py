@@ -372,6 +372,13 @@ def test_one_failing_run_does_not_stop_a_sweep(tmp_path):
     assert {run: times(run) for run in runs.values()} == before
 
 
+def test_the_runs_of_a_sweep_are_numbered_and_named_by_what_they_do_not_share(tmp_path):
+    answer = done(*QUICK, "-m", "threat.eps=0.05,0.1", "seed=3", f"runs={tmp_path}")
+    lines = answer.out.splitlines()
+    assert lines[0].startswith("[1/2] eps=0.05: clean ")
+    assert lines[1].startswith("[2/2] eps=0.1: clean ")
+
+
 def test_flags_may_stand_between_overrides(tmp_path):
     answer = done(*QUICK, "-m", "model.channels=[4],[6]", f"runs={tmp_path}")
     assert "2 runs: 2 done, 0 failed" in answer.out

@@ -17,6 +17,7 @@ LAYERS = (
     {"launch"},
     {"config", "reporting"},
     {"run", "console", "describe"},
+    {"record"},
     {"experiment"},
     {"training", "evaluation", "tracking"},
     {"regularizers", "attacks"},

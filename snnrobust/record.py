@@ -1,0 +1,86 @@
+"""What is written about a run: the content of `results.json`, of `outcomes.npz`, and what trackers are shown."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from snnrobust import environment
+from snnrobust.data.dataset import Splits
+from snnrobust.evaluation.checks import flags_of
+from snnrobust.evaluation.report import Report
+from snnrobust.experiment import Experiment
+from snnrobust.job import SCHEMA, Job
+from snnrobust.training.checkpoint import Checkpoint
+from snnrobust.training.loop import Epoch
+
+
+def curves(epoch: Epoch) -> dict[str, float]:
+    """One flat row per epoch, under the names that trackers show."""
+    rows = {"train": vars(epoch.train), "validation": vars(epoch.validation)}
+    flat = {f"{split}/{name}": value for split, scores in rows.items() for name, value in scores.items()}
+    return {"epoch": epoch.epoch, "lr": epoch.lr, **flat}
+
+
+def results_content(
+    experiment: Experiment, job: Job, checkpoint: Checkpoint, splits: Splits, report: Report, seconds: dict[str, float]
+) -> dict[str, Any]:
+    """The content of `results.json`; `seconds` are those of the phases before the evaluation."""
+    return {
+        "schema": SCHEMA,
+        "kind": job.kind,
+        "training_signature": checkpoint.signature,
+        "evaluation_signature": job.evaluation,
+        "metrics": report.metrics() | checkpoint.metrics,
+        "layers": {"firing_rate": dict(report.firing_rates)},
+        "checks": {"largest_excess_over_budget": dict(report.excess)},
+        "flags": [vars(flag) for flag in flags_of(report)],
+        "worst_case_over": list(report.inside),
+        "best_epoch": checkpoint.epoch,
+        "samples": {name: len(getattr(splits, name)) for name in ("train", "validation", "test")},
+        "seeds": {"training": experiment.seed, "evaluation": experiment.evaluation_seed},
+        "durations": seconds | dict(report.seconds),
+        **provenance(experiment, job),
+        "training": checkpoint.provenance,
+        "choices": dict(job.choices),
+        "overrides": list(job.overrides),
+        "config": plain(job.config),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def provenance(experiment: Experiment, job: Job) -> dict[str, Any]:
+    """With what something was made; that of the weights may differ from that of their evaluation."""
+    return {
+        "versions": environment.versions(),
+        "git": environment.commit(),
+        "hardware": environment.hardware(str(experiment.device), job.config["threads"]),
+    }
+
+
+def outcomes(report: Report) -> bytes:
+    """One boolean array `[N]` per attack: correct under it. Read with `numpy.load`; no pickle."""
+    content = io.BytesIO()
+    arrays: dict[str, Any] = {name: bits.numpy() for name, bits in report.correct.items()}
+    np.savez_compressed(content, **arrays)
+    return content.getvalue()
+
+
+def summary(results: Mapping[str, Any]) -> dict[str, Any]:
+    """The final measures under fixed names, `test/<metric>`."""
+    metrics = results["metrics"]
+    held_out = {f"test/{k}": v for k, v in metrics.items() if not k.startswith("validation")}
+    chosen = {k.replace("_", "/", 1): v for k, v in metrics.items() if k.startswith("validation")}
+    layers = {f"test/firing_rate/{k}": v for k, v in results["layers"]["firing_rate"].items()}
+    return held_out | {f"best/{k}": v for k, v in chosen.items()} | layers
+
+
+def plain(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Containers that YAML and JSON know."""
+    content: dict[str, Any] = json.loads(json.dumps(config))
+    return content
