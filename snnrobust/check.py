@@ -151,7 +151,7 @@ def _together(config: Mapping[str, Any]) -> Iterator[str]:
     if _named(encoder, "Poisson") and _named(regularizer, "GradientSparsity") and regularizer["weight"] > 0:
         yield (
             "regularizer: the finite difference of gradient_sparsity would measure the spikes that encoder=poisson "
-            "draws anew; allowed: regularizer=none"
+            "draws anew; allowed: regularizer=none, which encoder=poisson chooses by itself"
         )
 
 

@@ -155,6 +155,8 @@ def _task(config: DictConfig, session: Session) -> None:
         _run(job, session.names.get(overrides, " ".join(overrides)) if session.names else None)
     except RunFailed as error:
         session.failures[job.evaluation] = str(error)
+    except BrokenPipeError:
+        raise
     except OSError as error:
         session.failures[job.evaluation] = f"{error.filename or job.home}: {error.strerror or error}"
     if session.names and job.evaluation in session.failures:

@@ -30,8 +30,7 @@ def overrides_for(group, choice, choices):
     """What a user types to get one choice of one group."""
     if group == "attack":
         return [f"+attack@attacks.probe={choice}"]
-    needs = {"frames": ["dataset=digits_events"], "poisson": ["regularizer=none"]}
-    fitting = needs.get(choice, []) if group == "encoder" else []
+    fitting = ["dataset=digits_events"] if (group, choice) == ("encoder", "frames") else []
     return [*fitting, f"{group}={choice}" if group in {*choices, "experiment"} else f"+{group}={choice}"]
 
 
@@ -142,3 +141,8 @@ def test_event_frames_are_as_many_as_the_encoder_takes():
 
 def test_a_fraction_is_the_number_it_reads_as():
     assert compose("config", ["threat.eps=${frac:8/255}"]).config["threat"]["eps"] == 8 / 255
+
+
+def test_one_word_is_enough_for_a_code_that_draws():
+    composed = compose("config", ["encoder=poisson"])
+    assert (composed.choices["encoder"], composed.choices["regularizer"]) == ("poisson", "none")

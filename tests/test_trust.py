@@ -91,7 +91,7 @@ def test_a_config_reaches_no_function_that_loads_writes_or_runs(target):
         (["+attack@attacks.a.b=fgsm"], "attacks.a"),
         (["+suite.headline.clean_accuracy=pgd"], "suite.headline.clean_accuracy"),
         (["suite.headline.pgd_accuracy=fgsm"], "suite.headline.pgd_accuracy"),
-        (["encoder=poisson"], "regularizer=none"),
+        (["encoder=poisson", "regularizer=gradient_sparsity"], "regularizer=none"),
     ],
 )
 def test_what_would_overwrite_or_falsify_a_measure_is_refused(overrides, said):
