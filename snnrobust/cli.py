@@ -67,6 +67,10 @@ def _fail(text: str, status: int) -> int:
     return status
 
 
+def _asks_for_help(arguments: Sequence[str]) -> bool:
+    return any(a in ("-h", "--help") for a in arguments)
+
+
 # --- train and evaluate
 
 
@@ -91,10 +95,10 @@ def evaluate(arguments: list[str]) -> int:
         found = "given twice" if given else "missing"
         raise ConfigError(f"checkpoint: {found}; allowed: one checkpoint=RUN (a run directory, or the file in it)")
     others = [o for o in overrides if o not in given]
+    _refuse_training_keys(others)
     status = 0
     for (checkpoint,) in expand(given) if "," in given[0] or "(" in given[0] else [given]:
         path = _checkpoint(checkpoint.removeprefix("checkpoint=").strip("'\""))
-        _refuse_training_keys(others)
         earlier = read_yaml(path.parent / "overrides.yaml")
         command = [*flags, *others, f"checkpoint='{path}'"]
         status = max(status, launch("evaluate", "evaluate", command, replay=earlier))
@@ -120,10 +124,6 @@ def _refuse_training_keys(overrides: list[str]) -> None:
 
 
 # --- describe
-
-
-def _asks_for_help(arguments: Sequence[str]) -> bool:
-    return any(a in ("-h", "--help") for a in arguments)
 
 
 def describe(arguments: list[str]) -> int:

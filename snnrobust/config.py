@@ -155,7 +155,7 @@ def _numbers(value: Any) -> Any:
 
 
 def trusted(overrides: Sequence[str]) -> frozenset[str]:
-    """The packages that a `_target_` may come from: ours, torch, and those that the command line names as target."""
+    """Where a `_target_` may come from: `TRUSTED`, and the packages that these overrides name as target."""
     named = {o.get_value_string() for o in parse(overrides) if (o.key_or_group or "").endswith("_target_")}
     return TRUSTED | {target.strip("'\"").partition(".")[0] for target in named}
 

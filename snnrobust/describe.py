@@ -56,8 +56,10 @@ def layers_table(experiment: Experiment) -> Table:
     total = sum(p.numel() for p in model.parameters())
     shape = experiment.dataset.shape
     table = Table(title=f"input {'x'.join(map(str, shape))}, {total:,} parameters", title_justify="left")
-    for column, justify in (("layer", "left"), ("kind", "left"), ("output", "right"), ("parameters", "right")):
-        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    for column in ("layer", "kind"):
+        table.add_column(column)
+    for column in ("output", "parameters"):
+        table.add_column(column, justify="right")
     for layer in layers(model, shape, experiment.device):
         output = " x ".join(map(str, layer.shape))
         table.add_row(layer.name, layer.kind, output, f"{layer.parameters:,}" if layer.parameters else "")

@@ -72,7 +72,8 @@ def launch(root: str, verb: Verb, arguments: list[str], replay: Sequence[str] = 
     commands = [tuple(job) for job in expand(overrides)] if sweeping else [tuple(overrides)]
     jobs = [_job(verb, compose(root, command, places), command) for command in commands]
     for job in jobs:
-        check(job.config, places)
+        if job.checkpoint is not None:  # parts of its config came from the run's folder; `compose` has not seen them
+            check(job.config, places)
     session = Session(_names(commands) if sweeping else {}, places)
     status = _hydra(verb, root, [*flags, *overrides], session)
     return status if status or SHOWING & set(flags) else _account(jobs, session)

@@ -142,7 +142,7 @@ def _series(settings: Sequence[Setting], number: str | None) -> list[Series]:
 
 def _draw_points(axes: Axes, points: list[tuple[Estimate, Estimate]], metric: str, i: int, name: str) -> None:
     (x, dx), (y, dy) = (_bars(metric, [p[0] for p in points]), _bars("pgd_accuracy", [p[1] for p in points]))
-    style = {
+    style: dict[str, Any] = {
         "color": _colour(i),
         "marker": MARKERS[i % len(MARKERS)],
         "ms": 6,
@@ -150,7 +150,7 @@ def _draw_points(axes: Axes, points: list[tuple[Estimate, Estimate]], metric: st
         "capsize": 2,
         "elinewidth": 0.8,
     }
-    axes.errorbar(x, y, xerr=dx, yerr=dy, label=name or "mean ± std", **style)  # type: ignore[arg-type]
+    axes.errorbar(x, y, xerr=dx, yerr=dy, label=name or "mean ± std", **style)
 
 
 def _draw_curve(

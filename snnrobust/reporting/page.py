@@ -11,7 +11,6 @@ from importlib import resources
 from jinja2 import Environment, StrictUndefined
 
 from snnrobust.reporting.records import Collection, Record
-from snnrobust.reporting.settings import Setting, show
 from snnrobust.reporting.tables import MISSING, Summary
 
 SHOWN = ("clean_accuracy", "noise_accuracy", "pgd_accuracy", "worst_accuracy")
@@ -55,18 +54,18 @@ def render(title: str, summary: Summary, collection: Collection, pictures: Seque
         failures=collection.failures,
         problems=collection.problems,
         figures=pictures,
-        runs=[_run(record, setting, summary.keys) for setting in summary.settings for record in setting.records],
+        runs=[_run(record, summary.labels(setting)) for setting in summary.settings for record in setting.records],
     )
 
 
-def _run(record: Record, setting: Setting, keys: Sequence[str]) -> Run:
+def _run(record: Record, labels: Sequence[str]) -> Run:
     content = record.content
     git = content.get("git") or {}
     commit = str(git.get("commit", "unknown"))[:10] + (" +" if git.get("dirty") else "")
     found = (record.metrics.get(name) for name in SHOWN)
     return Run(
         name="/".join(record.identity),
-        labels=tuple(MISSING if (v := setting.label(key)) is None else show(v) for key in keys),
+        labels=tuple(labels),
         seed=record.seed,
         values=tuple(MISSING if value is None else f"{100 * value:.1f}" for value in found),
         seconds=f"{sum(content.get('durations', {}).values()):.0f}",

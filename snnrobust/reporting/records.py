@@ -69,11 +69,13 @@ class Record:
 
     @property
     def config(self) -> Mapping[str, Any]:
-        return self.content["config"]  # type: ignore[no-any-return]
+        config: Mapping[str, Any] = self.content["config"]
+        return config
 
     @property
     def choices(self) -> Mapping[str, str]:
-        return self.content["choices"]  # type: ignore[no-any-return]
+        choices: Mapping[str, str] = self.content["choices"]
+        return choices
 
     @property
     def seed(self) -> int:

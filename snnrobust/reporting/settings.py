@@ -43,10 +43,6 @@ class Setting:
     records: tuple[Record, ...]
 
     @property
-    def name(self) -> str:
-        return ", ".join(f"{short(key)} {show(value)}" for key, value in self.labels) or "all runs"
-
-    @property
     def seeds(self) -> tuple[int, ...]:
         return tuple(record.seed for record in self.records)
 
@@ -77,13 +73,17 @@ class Setting:
 def settings_of(records: Sequence[Record]) -> tuple[Setting, ...]:
     """Groups records by everything but the seed, labels the groups, and sorts them by their labels."""
     shared = frozenset.intersection(*(frozenset(record.config["attacks"]) for record in records))
+    contents: dict[str, dict[str, Any]] = {}
     groups: dict[str, list[Record]] = {}
     for record in records:
-        groups.setdefault(json.dumps(science(record, shared), sort_keys=True), []).append(record)
-    keys = varying([science(members[0], shared) for members in groups.values()])
+        content = science(record, shared)
+        group = json.dumps(content, sort_keys=True)
+        contents[group] = content
+        groups.setdefault(group, []).append(record)
+    keys = varying([*contents.values()])
     settings = []
-    for members in map(joined, groups.values()):
-        content = science(members[0], shared)
+    for group, content in contents.items():
+        members = joined(groups[group])
         members.sort(key=lambda record: (record.seed, record.identity))
         labels = tuple((key, content[key]) for key in keys if key in content)
         settings.append(Setting(labels, tuple(members)))

@@ -50,6 +50,10 @@ class Summary:
     def keys(self) -> list[str]:
         return list(dict.fromkeys(key for setting in self.settings for key, _ in setting.labels))
 
+    def labels(self, setting: Setting) -> list[str]:
+        """The values of a setting's labels as text, one for each of `keys`."""
+        return [MISSING if (value := setting.label(key)) is None else show(value) for key in self.keys]
+
     def header(self) -> list[str]:
         return [*self.keys, "n", *map(title, self.metrics)]
 
@@ -57,10 +61,9 @@ class Summary:
         return [self._row(setting) for setting in self.settings]
 
     def _row(self, setting: Setting) -> list[str]:
-        labels = [MISSING if (v := setting.label(key)) is None else show(v) for key in self.keys]
         cells = [cell(metric, setting.estimate(metric), len(setting.records)) for metric in self.metrics]
         flagged = [text + DAGGER if setting.flagged and text != MISSING else text for text in cells]
-        return [*labels, str(len(setting.records)), *flagged]
+        return [*self.labels(setting), str(len(setting.records)), *flagged]
 
     def to_terminal(self, width: int) -> Table:
         """As many measures as fit into `width` columns, the most telling ones first; never fewer labels."""
