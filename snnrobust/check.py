@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from snnrobust.schema import ConfigError, check_node, unknown
 
-LAYERS = ("data", "spiking", "models", "regularizers", "attacks", "training", "threat", "tracking")
+LAYERS = ("data", "spiking", "estimators", "models", "regularizers", "attacks", "training", "threat", "tracking")
 TRUSTED = frozenset({*(f"snnrobust.{layer}" for layer in LAYERS), "torch.nn", "torch.optim"})
 """Where a config may find a `_target_`; other packages have to be named on the command line.
 
@@ -19,7 +19,7 @@ Not all of snnrobust and torch: a config that came with someone's run must not r
 TAKEN = frozenset({"clean", "worst", "validation", "file", "allow_pickle"})
 """No names for attacks: they would overwrite other records."""
 
-NODES = ("dataset", "encoder", "neuron", "model", "regularizer", "defence", "threat", "training", "tracker")
+NODES = ("dataset", "encoder", "neuron", "model", "regularizer", "defence", "threat", "estimator", "training", "tracker")
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 Count = Annotated[int, Ge(1)]
@@ -52,6 +52,7 @@ class Root(_Strict):
     regularizer: dict[str, Any]
     defence: dict[str, Any]
     threat: dict[str, Any]
+    estimator: dict[str, Any]
     training: dict[str, Any]
     tracker: dict[str, Any]
     suite: Suite

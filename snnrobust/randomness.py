@@ -1,8 +1,9 @@
 """Random streams: one per purpose, each a function of what it is for.
 
 A draw of an attack is keyed by (seed, attack, restart, position of the sample in its split), so that a sample meets
-the same noise whatever the batch size is and whichever samples stand beside it. Stochastic encoders and third-party
-attacks draw from torch's global stream, which is keyed by the first sample of a batch: these do depend on its size.
+the same noise whatever the batch size is and whichever samples stand beside it; so are the draws of a stochastic encoder
+while `per_sample` is open. Third-party attacks draw from the global streams, which are keyed by the first sample of a
+batch: these do depend on its size.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import hashlib
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 import numpy as np
 import torch
@@ -41,6 +43,33 @@ def normal(like: Tensor, index: Tensor, *parts: object) -> Tensor:
 def _per_sample(draw: Callable[..., Tensor], like: Tensor, index: Tensor, *parts: object) -> Tensor:
     rows = [draw(like.shape[1:], generator=generator(*parts, i)) for i in index.tolist()]
     return torch.stack(rows).to(like) if rows else torch.empty_like(like)
+
+
+_STREAMS: ContextVar[list[torch.Generator] | None] = ContextVar("streams", default=None)
+
+
+@contextmanager
+def per_sample(index: Tensor, *parts: object) -> Iterator[None]:
+    """While open, `fresh` draws for the sample at batch position b from the stream `(*parts, index[b])`."""
+    token = _STREAMS.set([generator(*parts, i) for i in index.tolist()])
+    try:
+        yield
+    finally:
+        _STREAMS.reset(token)
+
+
+def fresh(like: Tensor, batch: int = 0) -> Tensor:
+    """U(0, 1) of the shape of `like`, new at every call: from each sample's own stream where `per_sample` is open.
+
+    Args:
+        like: gives shape, device and dtype.
+        batch: its dimension that counts samples.
+    """
+    streams = _STREAMS.get()
+    if streams is None or len(streams) != like.shape[batch]:
+        return torch.rand(like.shape, device=like.device, dtype=like.dtype)
+    one = like.select(batch, 0)
+    return torch.stack([torch.rand(one.shape, generator=g) for g in streams], batch).to(like)
 
 
 @contextmanager

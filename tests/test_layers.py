@@ -21,6 +21,7 @@ LAYERS = (
     {"experiment"},
     {"training", "evaluation", "tracking"},
     {"regularizers", "attacks"},
+    {"estimators"},
     {"models", "data"},
     {"spiking", "threat", "randomness"},
     {"settings", "schema", "check", "identity", "job", "files", "environment"},

@@ -4,27 +4,41 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from snnrobust.attacks.guard import untouched
-from snnrobust.randomness import isolated
+from snnrobust.attacks.losses import margin
+from snnrobust.estimators.base import Estimator
+from snnrobust.estimators.surrogate import Trained
+from snnrobust.randomness import isolated, key, per_sample
 from snnrobust.spiking.classifier import Classifier
 from snnrobust.threat import Threat
+
+Search = Callable[[Classifier, int], Sequence[Tensor]]
 
 
 class Attack(ABC):
     """Changes inputs so that a model errs. Subclasses are frozen dataclasses that implement `search` alone.
 
-    Calling an attack runs its search with the model in eval mode and frozen, then enforces the result: inside
-    `threat` and the model's bounds, finite, detached. The model (mode, parameters, buffers, gradients) and the
-    caller's random streams are left as they were, also after an exception.
+    Calling an attack runs its search with the model in eval mode and frozen, differentiated by the attack's estimator,
+    then enforces the result: inside `threat` and the model's bounds, finite, detached. The model (mode, parameters,
+    buffers, gradients) and the caller's random streams are left as they were, also after an exception.
     """
 
     threat: Threat | None
     """The budget; None for perturbations that have none (bounds still hold), such as Gaussian noise."""
     seed: int
+    estimator: Estimator = Trained()
+    """How the model is differentiated. Attacks that follow a gradient make it a setting."""
+    restarts: int = 1
+    """Independent searches; per sample the result of the largest margin is kept. A setting where searches draw."""
+    adversarial: ClassVar[bool] = True
+    """False for random perturbations, which are measured on all samples, also on misclassified ones."""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -33,11 +47,15 @@ class Attack(ABC):
                 raise TypeError(f"{cls.__name__} must declare {name} (threat = None if it has no budget)")
 
     @abstractmethod
-    def search(self, model: Classifier, x: Tensor, y: Tensor, index: Tensor) -> Tensor:
-        """Candidates of the shape of `x`. Draws are keyed by `seed` and `index` (`snnrobust.randomness`)."""
+    def search(self, model: Classifier, x: Tensor, y: Tensor, index: Tensor, restart: int) -> Tensor:
+        """Candidates of the shape of `x`.
+
+        Draws are keyed by `seed`, `restart` and `index` (`snnrobust.randomness`). Every forward is of the whole batch
+        in its order: a stochastic model draws by position.
+        """
 
     def __call__(self, model: Classifier, x: Tensor, y: Tensor, index: Tensor | None = None) -> Tensor:
-        """Adversarial inputs for `x` `[B, ...]` with labels `y` `[B]`.
+        """Adversarial inputs for `x` `[B, ...]` with labels `y` `[B]`; with an ensemble, each sample's worst.
 
         Args:
             model: the classifier under attack.
@@ -46,18 +64,105 @@ class Attack(ABC):
             index: `[B]`, the samples' positions in their split; the positions in the batch where not given.
 
         Raises:
-            ValueError: if `x` leaves the model's bounds.
+            ValueError: if `x` leaves the model's bounds, or the estimator does not apply to the model.
         """
-        low, high = model.bounds.low, model.bounds.high
-        x = x.detach()
+        found = [attack._one(model, x, y, index) for attack in self.variants().values()]
+        return found[0] if len(found) == 1 else _worst(model, y, found)
+
+    def variants(self) -> Mapping[str, Self]:
+        """This attack under each member of its estimator, by name (`""` for a single one).
+
+        The first keeps the seed; the others draw their own starts, as further restarts would.
+        """
+        members = self.estimator.members()
+        if not members:
+            return {"": self}
+        changes: list[dict[str, Any]] = [
+            {"estimator": member} | ({"seed": key(self.seed, name) >> 32} if number else {})
+            for number, (name, member) in enumerate(members.items())
+        ]
+        return {name: replace(self, **change) for name, change in zip(members, changes, strict=True)}  # type: ignore[type-var]
+
+    def _one(self, model: Classifier, x: Tensor, y: Tensor, index: Tensor | None) -> Tensor:
+        x, index = _checked(model, x, index)
         if x.numel() == 0:
             return x.clone()
-        if not bool(((x >= low) & (x <= high)).all()):
-            raise ValueError(f"inputs must lie in [{low}, {high}], got [{float(x.min())}, {float(x.max())}]")
-        index = torch.arange(len(x)) if index is None else index
-        draws = ("attack", type(self).__name__, self.seed, int(index[0]))
-        with untouched(model), isolated(*draws), torch.enable_grad():
-            found = self.search(model, x, y, index).detach()
+
+        def search(view: Classifier, restart: int) -> Sequence[Tensor]:
+            return [self.search(view, x, y, index, restart)]
+
+        return self._guarded(model, x, y, index, search)[0]
+
+    def _guarded(self, model: Classifier, x: Tensor, y: Tensor, index: Tensor, search: Search) -> Sequence[Tensor]:
+        """Runs a search as often as there are restarts, inside all guarantees; its results are treated one by one."""
+        draws = ("attack", type(self).__name__, self.seed)
+        best: list[Tensor] = []
+        with untouched(model), isolated(*draws, int(index[0])), torch.enable_grad():
+            for restart in range(self.restarts):
+                with per_sample(index, *draws, restart), self.estimator.applied(model) as view:
+                    found = [self._allowed(model, candidate.detach(), x) for candidate in search(view, restart)]
+                best = [_worst(model, y, [old, new]) for old, new in zip(best, found, strict=True)] if best else found
+        return best
+
+    def _allowed(self, model: Classifier, found: Tensor, x: Tensor) -> Tensor:
         # A search that met a non-finite gradient may return anything; the sample then counts as not attacked.
         found = torch.where(found.isfinite(), found, x)
         return model.bounds.clip(found) if self.threat is None else self.threat.project(found, x, model.bounds)
+
+
+class Stepwise(Attack):
+    """An attack whose results after fewer steps lie on the way: several lengths are one search, read several times."""
+
+    threat: Threat | None
+    seed: int
+    steps: int
+
+    @abstractmethod
+    def family(self) -> Hashable:
+        """Equal for attacks that differ in `steps` alone."""
+
+    @abstractmethod
+    def search_at(
+        self, steps: Sequence[int], model: Classifier, x: Tensor, y: Tensor, index: Tensor, restart: int
+    ) -> list[Tensor]:
+        """The candidates after each of `steps`, which increase."""
+
+    def search(self, model: Classifier, x: Tensor, y: Tensor, index: Tensor, restart: int) -> Tensor:
+        return self.search_at([self.steps], model, x, y, index, restart)[0]
+
+    def read(
+        self, steps: Sequence[int], model: Classifier, x: Tensor, y: Tensor, index: Tensor | None = None
+    ) -> Sequence[Tensor]:
+        """What calls with each of `steps` (increasing) return, from one search. Not for ensembles."""
+        x, index = _checked(model, x, index)
+        if x.numel() == 0:
+            return [x.clone() for _ in steps]
+
+        def search(view: Classifier, restart: int) -> Sequence[Tensor]:
+            return self.search_at(steps, view, x, y, index, restart)
+
+        return self._guarded(model, x, y, index, search)
+
+
+def _checked(model: Classifier, x: Tensor, index: Tensor | None) -> tuple[Tensor, Tensor]:
+    low, high = model.bounds.low, model.bounds.high
+    x = x.detach()
+    if x.numel() and not bool(((x >= low) & (x <= high)).all()):
+        raise ValueError(f"inputs must lie in [{low}, {high}], got [{float(x.min())}, {float(x.max())}]")
+    return x, torch.arange(len(x)) if index is None else index
+
+
+@torch.no_grad()
+def _worst(model: Classifier, y: Tensor, found: Sequence[Tensor]) -> Tensor:
+    """Per sample the candidate of the largest margin, the first among equals."""
+    best, score = found[0], None
+    with untouched(model):
+        for candidate in found:
+            value = margin(model(candidate), y)
+            if score is None:
+                best, score = candidate, value
+                continue
+            better = value > score
+            best = torch.where(better.view(-1, *[1] * (best.dim() - 1)), candidate, best)
+            score = torch.where(better, value, score)
+    return best

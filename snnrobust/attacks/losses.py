@@ -18,4 +18,14 @@ def margin(z: Tensor, y: Tensor) -> Tensor:
     return others - z.gather(1, y[:, None]).squeeze(1)
 
 
-LOSSES = {"cross_entropy": cross_entropy, "margin": margin}
+def dlr(z: Tensor, y: Tensor) -> Tensor:
+    """Difference of logits ratio, `-(z_y - max_{j != y} z_j) / (z_(1) - z_(3))` (Croce and Hein 2020, eq. 6).
+
+    `z_(k)` is the k-th largest logit. Not changed by shifts and scalings of the logits. With two classes there is no
+    third logit and the range `z_(1) - z_(2)` takes its place.
+    """
+    top = z.topk(min(3, z.shape[1]), dim=1).values
+    return margin(z, y) / (top[:, 0] - top[:, -1]).clamp_min(1e-12)
+
+
+LOSSES = {"cross_entropy": cross_entropy, "margin": margin, "dlr": dlr}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -20,7 +21,9 @@ class UniformNoise(Attack):
     threat: Threat
     seed: NonNegativeInt = 0
 
-    def search(self, model: Classifier, x: Tensor, y: Tensor, index: Tensor) -> Tensor:
+    adversarial: ClassVar[bool] = False
+
+    def search(self, model: Classifier, x: Tensor, y: Tensor, index: Tensor, restart: int) -> Tensor:
         return self.threat.start(x, uniform(x, index, "noise", self.seed), model.bounds)
 
 
@@ -37,6 +40,7 @@ class GaussianNoise(Attack):
     seed: NonNegativeInt = 0
 
     threat = None
+    adversarial: ClassVar[bool] = False
 
-    def search(self, model: Classifier, x: Tensor, y: Tensor, index: Tensor) -> Tensor:
+    def search(self, model: Classifier, x: Tensor, y: Tensor, index: Tensor, restart: int) -> Tensor:
         return x + self.std * normal(x, index, "noise", self.seed)

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from snnrobust.attacks.base import Attack
+from snnrobust.estimators.base import Estimator
+from snnrobust.estimators.surrogate import Trained
 from snnrobust.settings import NonNegativeInt
 from snnrobust.spiking.classifier import Classifier
 from snnrobust.threat import Linf, Threat
@@ -57,6 +59,7 @@ class TorchAttack(Attack):
     Args:
         name: of the class in torchattacks, e.g. `APGD`, `AutoAttack`, `Square`.
         threat: norm and budget, or None.
+        estimator: how the model is differentiated.
         parameters: of its constructor, e.g. `{steps: 20}`. `eps` comes from the threat.
         seed: of every random stream while it runs.
 
@@ -66,6 +69,7 @@ class TorchAttack(Attack):
 
     name: str
     threat: Threat | None
+    estimator: Estimator = Trained()
     parameters: Mapping[str, Scalar] = field(default_factory=dict)
     seed: NonNegativeInt = 0
 
@@ -82,7 +86,7 @@ class TorchAttack(Attack):
                     f"parameters.{given}: torchattacks.{self.name} takes {', '.join(names)}; the budget is the threat's"
                 )
 
-    def search(self, model: Classifier, x: Tensor, y: Tensor, index: Tensor) -> Tensor:
+    def search(self, model: Classifier, x: Tensor, y: Tensor, index: Tensor, restart: int) -> Tensor:
         images = _ImagesInUnitBox(model, x.shape).eval()
         attack = self._class()(images, **self._arguments(model, x))
         return images.unfold(attack(images.fold(x), y))

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from snnrobust.randomness import fresh
 from snnrobust.settings import PositiveInt
 
 
@@ -15,7 +16,7 @@ class Encoder(nn.Module, ABC):
     """`x` `[B, C, H, W]` (images) or `[B, T, C, H, W]` (event frames), in [0, 1], to `[T, B, C, H, W]`.
 
     `spiking`: the code consists of spikes, made from raw inputs (a normalisation before it would break the rate).
-    `stochastic`: it draws anew at every call, from torch's global stream.
+    `stochastic`: it draws anew at every call, with `randomness.fresh`.
     """
 
     steps: int
@@ -53,7 +54,7 @@ class Poisson(Encoder):
     def forward(self, x: Tensor) -> Tensor:
         rate = x.unsqueeze(0).expand(self.steps, *x.shape)
         # rand draws from [0, 1): `x > U` fires never at 0 and always at 1.
-        spikes = (rate.detach() > torch.rand(rate.shape, device=x.device, dtype=x.dtype)).to(x.dtype)
+        spikes = (rate.detach() > fresh(rate, batch=1)).to(x.dtype)
         through: Tensor = _StraightThrough.apply(rate, spikes)
         return through
 

@@ -1,27 +1,122 @@
 """Spiking neurons without memory between calls: the membrane is a local variable that starts at rest.
 
-The dynamics are SpikingJelly's functional multi-step operators (explicit initial state), so nothing is ever reset and
-two forwards in a row give the same spikes. `u` is the membrane before, `v` after the reset, `i` the input current.
+By itself a neuron is SpikingJelly's functional multi-step operator (explicit initial state), so nothing is ever reset
+and two forwards in a row give the same spikes. While a gradient estimator is applied, the same dynamics run in our own
+autograd function, whose backward pass is the estimator's rule; the spikes are the same, bit for bit.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from spikingjelly.activation_based import functional
 from torch import Tensor, nn
 
 from snnrobust.settings import AboveOne, Positive
+from snnrobust.spiking import kernels
+from snnrobust.spiking.dynamics import Dynamics
 from snnrobust.spiking.surrogate import Surrogate
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What one spiking layer did in one forward pass, for the rule that differentiates it.
+
+    Args:
+        potential: `u` `[T, N, ...]`, before the reset.
+        mean_current: `[N, ...]`, the mean of the current over time; None unless the rule asks for it.
+        dynamics: of the layer.
+        surrogate: that the layer trains with.
+        summed: the current is the same at every step: a rule may return the sum over time, `[1, N, ...]`.
+    """
+
+    potential: Tensor
+    mean_current: Tensor | None
+    dynamics: Dynamics
+    surrogate: Surrogate
+    summed: bool
+
+    @property
+    def spikes(self) -> Tensor:
+        """`[T, N, ...]` in {0, 1}."""
+        return (self.potential >= self.dynamics.threshold).to(self.potential.dtype)
+
+    @property
+    def distance(self) -> Tensor:
+        """`q = u - threshold`."""
+        return self.potential - self.dynamics.threshold
+
+    def through_time(self, grad: Tensor, surrogate: Surrogate | None = None, slope: Tensor | None = None) -> Tensor:
+        """Exact backpropagation through time with the derivative of `surrogate`, or with `slope` `[T, N, ...]`."""
+        if slope is None and surrogate is not None and not self._inline(surrogate):
+            slope = surrogate.derivative(self.distance)
+        if kernels.fits(self.potential):
+            return kernels.through_time(grad, self.potential, self.dynamics, surrogate, slope, self.summed)
+        assert slope is not None
+        return self.dynamics.through_time(grad, self.potential, slope)
+
+    def _inline(self, surrogate: Surrogate) -> bool:
+        return kernels.fits(self.potential) and surrogate.name in kernels.INLINE
+
+
+class Rule(ABC):
+    """The backward pass of one spiking layer: what takes the place of the derivative of its spikes."""
+
+    needs_current = False
+    """True if it reads `Trace.mean_current`."""
+
+    @abstractmethod
+    def backward(self, grad: Tensor, trace: Trace) -> Tensor:
+        """From `ds` `[T, N, ...]` to `di`, `[T, N, ...]` or, where `trace.summed`, its sum over time `[1, N, ...]`."""
+
+
+class _Fire(torch.autograd.Function):
+    """Current `[T, N, ...]` or `[1, N, ...]` to spikes `[T, N, ...]`, differentiated by a rule."""
+
+    @staticmethod
+    def forward(ctx: Any, current: Tensor, steps: int, neuron: Neuron, rule: Rule) -> Tensor:
+        if kernels.fits(current):
+            potential, spikes = kernels.fire(current, steps, neuron.dynamics)
+        else:
+            potential = neuron.dynamics.potentials(current, steps)
+            spikes = (potential >= neuron.dynamics.threshold).to(potential.dtype)
+        ctx.save_for_backward(potential, current.mean(0) if rule.needs_current else None)
+        ctx.neuron, ctx.rule, ctx.summed = neuron, rule, len(current) == 1 < steps
+        return spikes
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
+        potential, mean_current = ctx.saved_tensors
+        trace = Trace(potential, mean_current, ctx.neuron.dynamics, ctx.neuron.surrogate, ctx.summed)
+        result = ctx.rule.backward(grad, trace)
+        if ctx.summed and len(result) > 1:
+            result = result.sum(0, keepdim=True)
+        return result, None, None, None
 
 
 class Neuron(nn.Module, ABC):
     """A layer of neurons, currents `[T, N, ...]` to spikes of the same shape in {0, 1}."""
 
+    surrogate: Surrogate
+    dynamics: Dynamics
+    rule: Rule | None = None
+    """Set while a gradient estimator is applied."""
+
+    def forward(self, current: Tensor) -> Tensor:
+        if self.rule is None:
+            return self.operator(current)
+        steps = len(current)
+        constant = steps > 1 and current.stride(0) == 0
+        spikes: Tensor = _Fire.apply(current[:1] if constant else current, steps, self, self.rule)
+        return spikes
+
     @abstractmethod
-    def forward(self, current: Tensor) -> Tensor: ...
+    def operator(self, current: Tensor) -> Tensor:
+        """The layer as it trains."""
 
 
 NeuronFactory = Callable[[], Neuron]
@@ -51,19 +146,19 @@ class LIF(Neuron):
     ) -> None:
         super().__init__()
         self.surrogate = surrogate
-        self.tau, self.threshold = float(tau), float(threshold)
-        self.decay_input, self.detach_reset = decay_input, detach_reset
+        self.tau = float(tau)
+        self.dynamics = Dynamics(float(threshold), self.tau, decay_input, detach_reset)
 
-    def forward(self, current: Tensor) -> Tensor:
-        rest = torch.zeros_like(current[0])
+    def operator(self, current: Tensor) -> Tensor:
+        its, rest = self.dynamics, torch.zeros_like(current[0])
         spikes: Tensor = functional.lif_multi_step(
-            current, rest, tau=self.tau, decay_input=self.decay_input, v_threshold=self.threshold, v_reset=0.0,
-            surrogate_function=self.surrogate, detach_reset=self.detach_reset,
+            current, rest, tau=self.tau, decay_input=its.decay_input, v_threshold=its.threshold, v_reset=0.0,
+            surrogate_function=self.surrogate.spike, detach_reset=its.detach_reset,
         )[0]  # fmt: skip
         return spikes
 
     def extra_repr(self) -> str:
-        return f"tau={self.tau}, threshold={self.threshold}, decay_input={self.decay_input}"
+        return f"tau={self.tau}, threshold={self.dynamics.threshold}, decay_input={self.dynamics.decay_input}"
 
 
 class IF(Neuron):
@@ -78,15 +173,15 @@ class IF(Neuron):
     def __init__(self, surrogate: Surrogate, threshold: Positive = 1.0, detach_reset: bool = False) -> None:
         super().__init__()
         self.surrogate = surrogate
-        self.threshold, self.detach_reset = float(threshold), detach_reset
+        self.dynamics = Dynamics(float(threshold), detach_reset=detach_reset)
 
-    def forward(self, current: Tensor) -> Tensor:
+    def operator(self, current: Tensor) -> Tensor:
         rest = torch.zeros_like(current[0])
         spikes: Tensor = functional.if_multi_step(
-            current, rest, v_threshold=self.threshold, v_reset=0.0,
-            surrogate_function=self.surrogate, detach_reset=self.detach_reset,
+            current, rest, v_threshold=self.dynamics.threshold, v_reset=0.0,
+            surrogate_function=self.surrogate.spike, detach_reset=self.dynamics.detach_reset,
         )[0]  # fmt: skip
         return spikes
 
     def extra_repr(self) -> str:
-        return f"threshold={self.threshold}"
+        return f"threshold={self.dynamics.threshold}"

@@ -1,40 +1,108 @@
-"""Surrogate derivatives for training, under the names of the field; the implementations are SpikingJelly's.
+"""Surrogate derivatives of the spike, under the names of the field.
 
-With q = membrane - threshold, each is the derivative that replaces that of the Heaviside step in the backward pass.
+With q = potential - threshold, each is the derivative g(q) that replaces that of the Heaviside step in a backward pass:
+of the training (`neuron/surrogate`), or of an attack (`estimator`).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from snnrobust.settings import Positive
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Surrogate = Callable[["Tensor"], "Tensor"]
+
+@dataclass(frozen=True)
+class Surrogate:
+    """A derivative and the spike that it differentiates.
+
+    Args:
+        name: of the shape.
+        parameters: that determine it, given the name.
+        derivative: `q` to `g(q)`, elementwise.
+        spike: `q` to `[q >= 0]`, with `g` as its derivative; SpikingJelly's where it has one.
+    """
+
+    name: str
+    parameters: tuple[float, ...]
+    derivative: Callable[[Tensor], Tensor]
+    spike: Callable[[Tensor], Tensor]
 
 
 def triangle(width: Positive = 1.0) -> Surrogate:
     """`max(0, width - |q|) / width^2`: exact zeros beyond `width` (Bellec et al. 2018; the default of the papers)."""
     from spikingjelly.activation_based.surrogate import PiecewiseQuadratic
 
-    derivative: Surrogate = PiecewiseQuadratic(alpha=1.0 / width)
-    return derivative
+    return Surrogate(
+        "triangle",
+        (width,),
+        lambda q: (width - q.abs()).clamp_min_(0).mul_(1 / width**2),
+        PiecewiseQuadratic(alpha=1.0 / width),
+    )
 
 
 def sigmoid(slope: Positive = 4.0) -> Surrogate:
     """`slope s (1 - s)` with `s = sigmoid(slope q)`."""
     from spikingjelly.activation_based.surrogate import Sigmoid
 
-    derivative: Surrogate = Sigmoid(alpha=slope)
-    return derivative
+    def derivative(q: Tensor) -> Tensor:
+        s = (slope * q).sigmoid_()
+        return s.addcmul_(s, s, value=-1).mul_(slope)
+
+    return Surrogate("sigmoid", (slope,), derivative, Sigmoid(alpha=slope))
 
 
 def atan(alpha: Positive = 2.0) -> Surrogate:
     """`(alpha / 2) / (1 + (pi alpha q / 2)^2)`: never exactly zero (Fang et al. 2021)."""
     from spikingjelly.activation_based.surrogate import ATan
 
-    derivative: Surrogate = ATan(alpha=alpha)
-    return derivative
+    return Surrogate(
+        "atan", (alpha,), lambda q: alpha / 2 / (1 + (math.pi / 2 * alpha * q).square()), ATan(alpha=alpha)
+    )
+
+
+def exponential(height: Positive = 1.0, decay: Positive = 1.0) -> Surrogate:
+    """`height exp(-decay |q|)` (Shrestha and Orchard 2018); its integral is `2 height / decay`."""
+    return _own("exponential", (height, decay), lambda q: (q.abs().mul_(-decay)).exp_().mul_(height))
+
+
+def rectangle(width: Positive = 1.0) -> Surrogate:
+    """`[|q| < width / 2] / width` (Wu et al. 2018)."""
+    return _own("rectangle", (width,), lambda q: (q.abs() < width / 2).to(q.dtype).mul_(1 / width))
+
+
+def gaussian(alpha: Positive = 2.0) -> Surrogate:
+    """`alpha / sqrt(2 pi) exp(-(alpha q)^2 / 2)`: a normal density of standard deviation `1 / alpha`."""
+    peak = alpha / math.sqrt(2 * math.pi)
+    return _own("gaussian", (alpha,), lambda q: (q.square().mul_(-(alpha**2) / 2)).exp_().mul_(peak))
+
+
+def straight_through() -> Surrogate:
+    """`1` everywhere (Bengio et al. 2013); its integral is infinite."""
+    return _own("straight_through", (), lambda q: q.new_ones(()).expand_as(q))
+
+
+def _own(name: str, parameters: tuple[float, ...], derivative: Callable[[Tensor], Tensor]) -> Surrogate:
+    """A surrogate that SpikingJelly does not have."""
+    import torch
+
+    class Spike(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, q: Tensor) -> Tensor:
+            ctx.save_for_backward(q)
+            return (q >= 0).to(q.dtype)
+
+        @staticmethod
+        def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+            return grad * derivative(ctx.saved_tensors[0])
+
+    def spike(q: Tensor) -> Tensor:
+        spikes: Tensor = Spike.apply(q)
+        return spikes
+
+    return Surrogate(name, parameters, derivative, spike)

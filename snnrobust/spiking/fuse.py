@@ -1,0 +1,64 @@
+"""The same network, arranged for attacks: fewer operations, the same logits up to rounding (1e-5).
+
+Batch norm is folded into the convolution before it; what knows no time and sees the same input at every step (the stem
+under direct coding) is computed once; weights lie channels-last, as the processor's convolutions like them. For
+evaluation alone: the arranged network cannot be trained.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+
+import torch
+from spikingjelly.activation_based.base import MemoryModule, StepModule
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from snnrobust.spiking.classifier import SpikingClassifier
+
+
+class Once(nn.Module):
+    """A layer without time or state on `[T, N, ...]`; computed once where all steps are one and the same tensor."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, sequence: Tensor) -> Tensor:
+        steps, batch = sequence.shape[:2]
+        if steps > 1 and sequence.stride(0) == 0:
+            once: Tensor = self.layer(sequence[0])
+            return once.unsqueeze(0).expand(steps, *once.shape)
+        folded: Tensor = self.layer(sequence.flatten(0, 1))
+        return folded.unflatten(0, (steps, batch))
+
+
+def fused(model: SpikingClassifier) -> SpikingClassifier:
+    """A frozen copy in eval mode that shares no weights with `model`; the model is left as it was."""
+    # Weights are copied by the folding where they change; buffers and the rest by `deepcopy`.
+    copied = copy.deepcopy(model).eval().requires_grad_(False)
+    for module in [*copied.modules()]:
+        if isinstance(module, nn.Sequential):
+            _fold_batch_norms(module)
+    for module in [*copied.modules()]:
+        for name, child in [*module.named_children()]:
+            if isinstance(child, StepModule) and not isinstance(child, MemoryModule) and child.step_mode == "m":
+                child.step_mode = "s"
+                setattr(module, name, Once(child))
+    return copied.to(memory_format=torch.channels_last)
+
+
+def _fold_batch_norms(layers: nn.Sequential) -> None:
+    """Replaces each pair of convolution and batch norm by one convolution."""
+    kept: OrderedDict[str, nn.Module] = OrderedDict()
+    last = ""
+    for name, layer in layers.named_children():
+        before = kept.get(last)
+        if isinstance(layer, nn.BatchNorm2d) and isinstance(before, nn.Conv2d) and layer.track_running_stats:
+            kept[last] = fuse_conv_bn_eval(before, layer).requires_grad_(False)
+        else:
+            kept[name] = layer
+            last = name
+    if len(kept) < len(layers):
+        layers._modules = dict(kept)
