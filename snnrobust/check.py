@@ -35,11 +35,15 @@ class Suite(_Strict):
 
     name: str
     headline: dict[Name, str]
+    cascade: bool
 
 
 class Evaluation(_Strict):
     batch_size: Count
     seed: Seed
+    draws: Count
+    exhaustive: bool
+    fast: bool
 
 
 class Root(_Strict):

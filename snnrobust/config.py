@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from snnrobust.tracking import Tracker
 
 VERSION_BASE = "1.3"
-PARTS = ("dataset", "encoder", "neuron", "model", "regularizer", "defence", "training", "threat", "tracker")
+PARTS = ("dataset", "encoder", "neuron", "model", "regularizer", "defence", "training", "threat", "estimator", "tracker")
 
 
 @dataclass(frozen=True)
@@ -218,6 +218,7 @@ def build(config: Mapping[str, Any]) -> tuple[Experiment, Tracker]:
     """
     import torch
 
+    from snnrobust.evaluation.evaluator import Settings
     from snnrobust.experiment import Experiment, resolve_device
 
     torch.set_num_threads(config["threads"])
@@ -232,8 +233,7 @@ def build(config: Mapping[str, Any]) -> tuple[Experiment, Tracker]:
         **parts,
         attacks=attacks,
         headline=dict(config["suite"]["headline"]),
-        batch_size=config["evaluation"]["batch_size"],
-        evaluation_seed=config["evaluation"]["seed"],
+        evaluation=Settings(**config["evaluation"], cascade=config["suite"]["cascade"]),
         seed=config["seed"],
         device=device,
     )

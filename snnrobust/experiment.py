@@ -10,8 +10,9 @@ from torch import nn
 
 from snnrobust.attacks.base import Attack
 from snnrobust.data.dataset import DataSource, Split, Splits
+from snnrobust.estimators.base import Estimator
 from snnrobust.evaluation import evaluator
-from snnrobust.evaluation.evaluator import Evaluator
+from snnrobust.evaluation.evaluator import Evaluator, Settings
 from snnrobust.evaluation.report import Report
 from snnrobust.randomness import isolated
 from snnrobust.regularizers.base import Regularizer
@@ -53,8 +54,8 @@ class Experiment:
         threat: budget of the evaluation.
         attacks: by name.
         headline: metric names and the attacks that give them.
-        batch_size: of the evaluation.
-        evaluation_seed: of attacks and noise.
+        estimator: whose gradient is measured.
+        evaluation: how attacks are run and judged.
         seed: of weights and batch order.
         device: where it runs.
     """
@@ -69,8 +70,8 @@ class Experiment:
     threat: Threat
     attacks: Mapping[str, Attack]
     headline: Mapping[str, str]
-    batch_size: int
-    evaluation_seed: int
+    estimator: Estimator
+    evaluation: Settings
     seed: int
     device: torch.device
 
@@ -102,5 +103,5 @@ class Experiment:
         self, model: SpikingClassifier, data: Split, progress: evaluator.Progress = evaluator.silent
     ) -> Report:
         """Runs the suite on `data`."""
-        judge = Evaluator(self.attacks, self.threat, self.headline, self.batch_size, self.evaluation_seed)
+        judge = Evaluator(self.attacks, self.threat, self.estimator, self.headline, self.evaluation)
         return judge(model, data, progress)

@@ -37,13 +37,13 @@ def results_content(
         "training_signature": checkpoint.signature,
         "evaluation_signature": job.evaluation,
         "metrics": report.metrics() | checkpoint.metrics,
-        "layers": {"firing_rate": dict(report.firing_rates)},
+        "layers": {measure: dict(values) for measure, values in report.layers.items()},
         "checks": {"largest_excess_over_budget": dict(report.excess)},
         "flags": [vars(flag) for flag in flags_of(report)],
         "worst_case_over": list(report.inside),
         "best_epoch": checkpoint.epoch,
         "samples": {name: len(getattr(splits, name)) for name in ("train", "validation", "test")},
-        "seeds": {"training": experiment.seed, "evaluation": experiment.evaluation_seed},
+        "seeds": {"training": experiment.seed, "evaluation": experiment.evaluation.seed},
         "durations": seconds | dict(report.seconds),
         **provenance(experiment, job),
         "training": checkpoint.provenance,
@@ -64,9 +64,11 @@ def provenance(experiment: Experiment, job: Job) -> dict[str, Any]:
 
 
 def outcomes(report: Report) -> bytes:
-    """One boolean array `[N]` per attack: correct under it. Read with `numpy.load`; no pickle."""
+    """One int8 array `[N]` per attack, and `attack/estimator` where there were several: 1 correct, 0 misclassified,
+    -1 left alone since broken before. `NAME:majority` is by majority over draws. `numpy.load` reads it; no pickle."""
     content = io.BytesIO()
-    arrays: dict[str, Any] = {name: bits.numpy() for name, bits in report.correct.items()}
+    arrays: dict[str, Any] = {name: column.numpy() for name, column in report.outcomes.items()}
+    arrays |= {f"{name}:majority": column.numpy() for name, column in report.majority.items()}
     np.savez_compressed(content, **arrays)
     return content.getvalue()
 
@@ -76,7 +78,7 @@ def summary(results: Mapping[str, Any]) -> dict[str, Any]:
     metrics = results["metrics"]
     held_out = {f"test/{k}": v for k, v in metrics.items() if not k.startswith("validation")}
     chosen = {k.replace("_", "/", 1): v for k, v in metrics.items() if k.startswith("validation")}
-    layers = {f"test/firing_rate/{k}": v for k, v in results["layers"]["firing_rate"].items()}
+    layers = {f"test/{m}/{k}": v for m, values in results["layers"].items() for k, v in values.items()}
     return held_out | {f"best/{k}": v for k, v in chosen.items()} | layers
 
 

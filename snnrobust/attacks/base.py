@@ -6,7 +6,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
@@ -39,6 +39,10 @@ class Attack(ABC):
     """Independent searches; per sample the result of the largest margin is kept. A setting where searches draw."""
     adversarial: ClassVar[bool] = True
     """False for random perturbations, which are measured on all samples, also on misclassified ones."""
+    black_box: ClassVar[bool] = False
+    """True for attacks that see no gradient of the model."""
+    space: ClassVar[Literal["input", "code"]] = "input"
+    """What is perturbed: the input, or its code behind the encoder, which is no part of a worst case over inputs."""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -68,6 +72,10 @@ class Attack(ABC):
         """
         found = [attack._one(model, x, y, index) for attack in self.variants().values()]
         return found[0] if len(found) == 1 else _worst(model, y, found)
+
+    def target(self, model: Classifier, x: Tensor) -> tuple[Classifier, Tensor]:
+        """What is attacked and judged: the model on its input, unless the attack lives elsewhere (`space`)."""
+        return model, x
 
     def variants(self) -> Mapping[str, Self]:
         """This attack under each member of its estimator, by name (`""` for a single one).

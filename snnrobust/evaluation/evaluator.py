@@ -3,31 +3,59 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from snnrobust.attacks.base import Attack
+from snnrobust.attacks.base import Attack, Stepwise
 from snnrobust.attacks.guard import untouched
-from snnrobust.data.dataset import Batch, Split
+from snnrobust.data.dataset import Split
+from snnrobust.estimators.base import Estimator
+from snnrobust.evaluation.judge import Judge
 from snnrobust.evaluation.measures import firing_rate, firing_rates, gradient_measures
-from snnrobust.evaluation.report import CLEAN, Report
+from snnrobust.evaluation.report import BROKEN, CLEAN, NOT_ATTACKED, ROBUST, Report, share
 from snnrobust.randomness import isolated
-from snnrobust.spiking.classifier import SpikingClassifier
+from snnrobust.spiking.classifier import Classifier, SpikingClassifier
+from snnrobust.spiking.fuse import fused
 from snnrobust.threat import Threat
 
 Advance = Callable[[int, float], None]
 """Called after each batch with the number of samples done and the accuracy so far."""
 Progress = Callable[[str, int], AbstractContextManager[Advance]]
 """Opened for each phase with its name and number of samples."""
+Family = Sequence[tuple[str, Attack]]
+"""Attacks that one search answers: several lengths of a stepwise one, or a single attack."""
 
 
 def silent(name: str, samples: int) -> AbstractContextManager[Advance]:
     """A `Progress` that shows nothing."""
     return nullcontext(lambda _samples, _accuracy: None)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How an evaluation is carried out.
+
+    Args:
+        batch_size: samples per forward.
+        seed: of the draws of a stochastic model.
+        draws: forwards by which a stochastic model is judged: correct if correct in all.
+        exhaustive: attack every correctly classified sample under every estimator, instead of those that survived the
+            estimators before; needed where single estimators are to be compared.
+        fast: attack the fused network; results are judged on the network itself either way.
+        cascade: attack only what survived all attacks before; an attack's accuracy is then that of the worst case so far.
+    """
+
+    batch_size: int = 256
+    seed: int = 0
+    draws: int = 10
+    exhaustive: bool = False
+    fast: bool = True
+    cascade: bool = False
 
 
 @dataclass(frozen=True)
@@ -37,69 +65,156 @@ class Evaluator:
     Args:
         attacks: by name; `clean` is always there and is no name for an attack.
         threat: of the evaluation; attacks whose own threat it contains form the worst case.
+        estimator: whose gradient is measured; of an ensemble, every member's.
         headline: see `Report`.
-        batch_size: samples per forward.
-        seed: of the draws of a stochastic model.
+        settings: how it is carried out.
     """
 
     attacks: Mapping[str, Attack]
     threat: Threat
+    estimator: Estimator
     headline: Mapping[str, str]
-    batch_size: int
-    seed: int
+    settings: Settings
 
-    def __call__(self, model: SpikingClassifier, data: Split, progress: Progress = silent) -> Report:
+    def __call__(self, model: Classifier, data: Split, progress: Progress = silent) -> Report:
         """Evaluates in eval mode; the model and the caller's random streams are left as they were."""
         seconds: dict[str, float] = {}
-        correct: dict[str, Tensor] = {}
-        excess: dict[str, float] = {}
         with untouched(model):
-            with _timed(seconds, CLEAN):
-                correct[CLEAN] = self._outcomes(CLEAN, model, data, lambda batch: batch.x, progress)
-            for name, attack in self.attacks.items():
-                with _timed(seconds, f"attack/{name}"):
-                    craft = _Crafted(attack, model)
-                    correct[name] = self._outcomes(name, model, data, craft, progress)
-                    excess[name] = craft.excess
-            with _timed(seconds, "measures"), isolated("measures", self.seed):
-                measures = gradient_measures(model, data.batches(self.batch_size))
-                rates = firing_rates(model, data.batches(self.batch_size))
-        return Report(correct, self._inside(), self.headline, measures | firing_rate(rates), rates, excess, seconds)
-
-    def _outcomes(
-        self, name: str, model: nn.Module, data: Split, craft: Callable[[Batch], Tensor], progress: Progress
-    ) -> Tensor:
-        """`[N]` bool: correct on what `craft` makes of each batch."""
-        outcomes: list[Tensor] = []
-        done = right = 0
-        with progress(name, len(data)) as advance:
-            for batch in data.batches(self.batch_size):
-                x = craft(batch)
-                with isolated("judge", self.seed, name, done), torch.no_grad():
-                    outcomes.append((model(x).argmax(1) == batch.y).cpu())
-                done, right = done + len(x), right + int(outcomes[-1].sum())
-                advance(len(x), right / done)
-        return torch.cat(outcomes)
+            columns = _Columns(Judge(model, self.settings.draws, self.settings.seed), data, self.settings)
+            with _timed(seconds, CLEAN), progress(CLEAN, len(data)) as advance:
+                columns.clean(advance)
+            quick = self.settings.fast and isinstance(model, SpikingClassifier)
+            attacked = fused(model) if quick and isinstance(model, SpikingClassifier) else model
+            for family in families(self.attacks):
+                name = "+".join(name for name, _ in family)
+                with _timed(seconds, f"attack/{name}"), progress(name, len(data)) as advance:
+                    columns.attack(family, attacked, self._inside(), advance)
+            with _timed(seconds, "measures"), isolated("measures", self.settings.seed):
+                measures = gradient_measures(model, data.batches(self.settings.batch_size))
+                rates = firing_rates(model, data.batches(self.settings.batch_size))
+        return Report(
+            columns.outcomes,
+            columns.majority,
+            self._inside(),
+            self.headline,
+            measures | firing_rate(rates),
+            {"firing_rate": rates},
+            columns.excess,
+            seconds,
+        )
 
     def _inside(self) -> tuple[str, ...]:
         return tuple(
-            name for name, attack in self.attacks.items() if attack.threat and self.threat.contains(attack.threat)
+            name
+            for name, attack in self.attacks.items()
+            if attack.threat and attack.space == "input" and self.threat.contains(attack.threat)
         )
 
 
-class _Crafted:
-    """Adversarial inputs of one attack on one model, with the largest excess over the attack's budget so far."""
+def families(attacks: Mapping[str, Attack]) -> Iterator[Family]:
+    """Neighbours that are lengths of one search together, shortest first; every other attack by itself."""
 
-    def __init__(self, attack: Attack, model: SpikingClassifier) -> None:
-        self.attack = attack
-        self.model = model
-        self.excess = 0.0
+    def kind(item: tuple[str, Attack]) -> object:
+        return item[1].family() if isinstance(item[1], Stepwise) else item[0]
 
-    def __call__(self, batch: Batch) -> Tensor:
-        x = self.attack(self.model, batch.x, batch.y, batch.index)
-        if self.attack.threat is not None:
-            self.excess = max(self.excess, float(self.attack.threat.excess(x, batch.x).max()))
-        return x
+    for _, family in groupby(attacks.items(), kind):
+        yield sorted(family, key=lambda item: item[1].steps if isinstance(item[1], Stepwise) else 0)
+
+
+class _Columns:
+    """The outcomes of one evaluation, as they grow."""
+
+    def __init__(self, judge: Judge, data: Split, settings: Settings) -> None:
+        self.judge = judge
+        self.data = data
+        self.settings = settings
+        self.outcomes: dict[str, Tensor] = {}
+        self.majority: dict[str, Tensor] = {}
+        self.excess: dict[str, float] = {}
+        self.standing = torch.ones(len(data), dtype=torch.bool)
+        """Correct so far: on the clean input and, under a cascade, under all attacks inside the threat."""
+
+    def clean(self, advance: Advance) -> None:
+        self._open(CLEAN)
+        for batch in self.data.batches(self.settings.batch_size):
+            self._record([CLEAN], batch.index, *self.judge(CLEAN, self.judge.model, batch.x, batch.y, batch.index))
+            advance(len(batch.x), share(self.outcomes[CLEAN][: int(batch.index[-1]) + 1] == ROBUST))
+        self.standing = self._lenient(CLEAN) != BROKEN
+
+    def attack(self, family: Family, attacked: Classifier, inside: Sequence[str], advance: Advance) -> None:
+        """Runs one search for a family of attacks under each estimator, on the samples that are still in question."""
+        before = self.standing.clone()
+        variants = [attack.variants() for _, attack in family]
+        for (name, attack), members in zip(family, variants, strict=True):
+            self._open(name, everywhere=not attack.adversarial)
+            for member in members:
+                self._open(name + f"/{member}" * bool(member))
+        for member in variants[0]:
+            names = [name for name, _ in family]
+            open_ = [self._in_question(name, attack, before) for name, attack in family]
+            todo = torch.stack(open_).any(0).nonzero().flatten()
+            for index in todo.split(self.settings.batch_size):
+                found = _crafted([members[member] for members in variants], attacked, self.data, index)
+                for name, (_, attack), bits, x in zip(names, family, open_, found, strict=True):
+                    self._judge(name, member, attack, x, index, bits[index])
+                advance(len(index), share(self.outcomes[names[-1]] == ROBUST))
+        if self.settings.cascade:
+            for name in set(inside) & {name for name, _ in family}:
+                self.standing &= self._lenient(name) != BROKEN
+
+    def _in_question(self, name: str, attack: Attack, before: Tensor) -> Tensor:
+        """`[N]` bool: samples that the next estimator of an attack should try."""
+        if not attack.adversarial:
+            return torch.ones_like(before)
+        return before if self.settings.exhaustive else before & (self._lenient(name) != BROKEN)
+
+    def _lenient(self, name: str) -> Tensor:
+        """By majority where there is one: what is broken in that sense is broken in every sense."""
+        return self.majority.get(name, self.outcomes[name])
+
+    def _judge(self, name: str, member: str, attack: Attack, x: Tensor, index: Tensor, open_: Tensor) -> None:
+        """Records what became of the samples in question; the others were carried along by a longer search."""
+        batch = self.data.batch(index)
+        target, origin = attack.target(self.judge.model, batch.x)
+        if attack.threat is not None:
+            excess = float(attack.threat.excess(x, origin).max())
+            self.excess[name] = max(self.excess.get(name, 0.0), excess)
+        right, mostly = self.judge(f"{name}/{member}", target, x, batch.y, index)
+        columns = [name, f"{name}/{member}"] if member else [name]
+        mostly_open = None if mostly is None else mostly[open_]
+        self._record(columns, index[open_], right[open_], mostly_open)
+
+    def _open(self, name: str, everywhere: bool = True) -> None:
+        """A column in which samples that the model errs on count as broken, and others as not attacked."""
+        for table in (self.outcomes, self.majority) if self.judge.model.stochastic else (self.outcomes,):
+            start = torch.full((len(self.data),), NOT_ATTACKED, dtype=torch.int8)
+            if name != CLEAN and not everywhere:
+                start[table[CLEAN] == BROKEN] = BROKEN
+            table[name] = start
+
+    def _record(self, columns: Sequence[str], index: Tensor, right: Tensor, mostly: Tensor | None) -> None:
+        for name in columns:
+            _lower(self.outcomes[name], index, right)
+            if mostly is not None:
+                _lower(self.majority[name], index, mostly)
+
+
+def _lower(column: Tensor, index: Tensor, right: Tensor) -> None:
+    """A sample once broken stays broken."""
+    new = right.to(torch.int8)
+    old = column[index]
+    column[index] = torch.where(old == NOT_ATTACKED, new, torch.minimum(old, new))
+
+
+def _crafted(variants: Sequence[Attack], model: Classifier, data: Split, index: Tensor) -> Sequence[Tensor]:
+    """Adversarial inputs of every attack of a family for the samples at `index`."""
+    batch = data.batch(index)
+    first = variants[0]
+    target, x = first.target(model, batch.x)
+    if isinstance(first, Stepwise):
+        steps = [attack.steps for attack in variants if isinstance(attack, Stepwise)]
+        return first.read(steps, target, x, batch.y, index)
+    return [first(target, x, batch.y, index)]
 
 
 @contextmanager

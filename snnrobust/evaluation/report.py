@@ -1,14 +1,38 @@
-"""What an evaluation found: one bit per sample and attack, kept, so that any worst case can be formed later."""
+"""What an evaluation found: an outcome per sample and attack, kept, so that any worst case can be formed later."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 CLEAN = "clean"
+BROKEN, ROBUST, NOT_ATTACKED = 0, 1, -1
+"""Outcomes: misclassified; correct; left alone, since another attack of the same worst case had broken it already."""
+
+
+def worst_case(outcomes: Mapping[str, Tensor], *names: str) -> Tensor:
+    """`[N]` bool: correct on the clean input and under every one of the named attacks.
+
+    Args:
+        outcomes: `[N]` int8 by name, with `clean` among them.
+        names: attacks (`pgd`), or one estimator of an attack (`pgd/rate`).
+
+    Raises:
+        ValueError: if a sample was not attacked by one of them and broken by none, so that the answer is not known.
+    """
+    table = torch.stack([outcomes[name] for name in (CLEAN, *names)])
+    broken = (table == BROKEN).any(0)
+    unknown = (table == NOT_ATTACKED).any(0) & ~broken
+    if bool(unknown.any()):
+        missing = [name for name in names if bool((outcomes[name][unknown] == NOT_ATTACKED).any())]
+        raise ValueError(
+            f"{int(unknown.sum())} samples were left alone by {', '.join(missing)}, since others had broken them; "
+            "add those to the worst case, or evaluate with evaluation.exhaustive=true"
+        )
+    return ~broken
 
 
 @dataclass(frozen=True)
@@ -16,34 +40,46 @@ class Report:
     """Outcomes and measures of one model on one split.
 
     Args:
-        correct: per name (`clean` and every attack), `[N]` bool: classified correctly under it.
+        outcomes: by name (`clean`, every attack, and `attack/estimator` where an attack ran under several), `[N]` int8.
+            An attack's own column is the worst case over its estimators; under a cascade, over all attacks so far.
+        majority: for a stochastic model, the same by majority over draws instead of all draws; else empty.
         inside: attacks that stay inside the threat of the evaluation; they form the worst case.
         headline: names of metrics that repeat an attack's accuracy, as `{"pgd_accuracy": "pgd"}`.
         measures: further scalars, by name.
-        firing_rates: mean spikes per neuron and step, by layer.
+        layers: per measure, a value per spiking layer.
         excess: per attack, by how much its largest perturbation left its own budget (0 or rounding).
         seconds: per phase.
     """
 
-    correct: Mapping[str, Tensor]
+    outcomes: Mapping[str, Tensor]
+    majority: Mapping[str, Tensor]
     inside: tuple[str, ...]
     headline: Mapping[str, str]
     measures: Mapping[str, float]
-    firing_rates: Mapping[str, float]
+    layers: Mapping[str, Mapping[str, float]]
     excess: Mapping[str, float]
-    seconds: Mapping[str, float]
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def attacks(self) -> tuple[str, ...]:
+        """Attacks, without the columns of their estimators."""
+        return tuple(name for name in self.outcomes if name != CLEAN and "/" not in name)
 
     def worst(self, *names: str) -> Tensor:
-        """`[N]` bool: correct on the clean input and under every one of the named attacks."""
-        return torch.stack([self.correct[name] for name in (CLEAN, *names)]).all(0)
+        """See `worst_case`."""
+        return worst_case(self.outcomes, *names)
 
     def metrics(self) -> dict[str, float]:
         """All scalars, accuracies as fractions; every accuracy is exact (a count over N)."""
-        accuracies = {f"{name}_accuracy": _mean(bits) for name, bits in self.correct.items()}
+        accuracies = {f"{name}_accuracy": share(self.outcomes[name] == ROBUST) for name in (CLEAN, *self.attacks)}
         headline = {metric: accuracies[f"{name}_accuracy"] for metric, name in self.headline.items()}
-        worst = {"worst_accuracy": _mean(self.worst(*self.inside))}
-        return accuracies | headline | worst | dict(self.measures)
+        worst = {"worst_accuracy": share(self.worst(*self.inside))}
+        majority = {
+            f"{name}_majority_accuracy": share(bits == ROBUST) for name, bits in self.majority.items() if "/" not in name
+        }
+        return accuracies | headline | worst | majority | dict(self.measures)
 
 
-def _mean(bits: Tensor) -> float:
+def share(bits: Tensor) -> float:
+    """A count over N."""
     return int(bits.sum()) / len(bits)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from snnrobust.settings import Positive
@@ -30,8 +30,8 @@ class Surrogate:
 
     name: str
     parameters: tuple[float, ...]
-    derivative: Callable[[Tensor], Tensor]
-    spike: Callable[[Tensor], Tensor]
+    derivative: Callable[[Tensor], Tensor] = field(compare=False, repr=False)
+    spike: Callable[[Tensor], Tensor] = field(compare=False, repr=False)
 
 
 def triangle(width: Positive = 1.0) -> Surrogate:
