@@ -19,7 +19,10 @@ Not all of snnrobust and torch: a config that came with someone's run must not r
 TAKEN = frozenset({"clean", "worst", "validation", "file", "allow_pickle"})
 """No names for attacks: they would overwrite other records."""
 
-NODES = ("dataset", "encoder", "neuron", "model", "regularizer", "defence", "threat", "estimator", "training", "tracker")
+NODES = (
+    *("dataset", "encoder", "neuron", "model", "regularizer", "defence"),
+    *("threat", "estimator", "training", "tracker"),
+)
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 Count = Annotated[int, Ge(1)]

@@ -22,7 +22,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from snnrobust.check import TRUSTED, check
+from snnrobust.check import NODES, TRUSTED, check
 from snnrobust.schema import ConfigError, unknown
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from snnrobust.tracking import Tracker
 
 VERSION_BASE = "1.3"
-PARTS = ("dataset", "encoder", "neuron", "model", "regularizer", "defence", "training", "threat", "estimator", "tracker")
 
 
 @dataclass(frozen=True)
@@ -223,7 +222,7 @@ def build(config: Mapping[str, Any]) -> tuple[Experiment, Tracker]:
 
     torch.set_num_threads(config["threads"])
     try:
-        parts = {key: instantiate(key, config[key]) for key in PARTS}
+        parts = {key: instantiate(key, config[key]) for key in NODES}
         attacks = {name: instantiate(f"attacks.{name}", node) for name, node in config["attacks"].items()}
         device = resolve_device(config["device"])
     except ValueError as error:

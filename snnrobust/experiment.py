@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from snnrobust.attacks.base import Attack
-from snnrobust.data.dataset import DataSource, Split, Splits
+from snnrobust.data.dataset import DataSource, Splits
 from snnrobust.estimators.base import Estimator
 from snnrobust.evaluation import evaluator
 from snnrobust.evaluation.evaluator import Evaluator, Settings
@@ -100,8 +100,8 @@ class Experiment:
             return trainer(model, splits.train, splits.validation, on_epoch, progress)
 
     def evaluate(
-        self, model: SpikingClassifier, data: Split, progress: evaluator.Progress = evaluator.silent
+        self, model: SpikingClassifier, splits: Splits, progress: evaluator.Progress = evaluator.silent
     ) -> Report:
-        """Runs the suite on `data`."""
+        """Runs the suite on the test data; what an attack has to choose, it chooses on the validation data."""
         judge = Evaluator(self.attacks, self.threat, self.estimator, self.headline, self.evaluation)
-        return judge(model, data, progress)
+        return judge(model, splits.test, progress, splits.validation)

@@ -1,9 +1,9 @@
 """Random streams: one per purpose, each a function of what it is for.
 
 A draw of an attack is keyed by (seed, attack, restart, position of the sample in its split), so that a sample meets
-the same noise whatever the batch size is and whichever samples stand beside it; so are the draws of a stochastic encoder
-while `per_sample` is open. Third-party attacks draw from the global streams, which are keyed by the first sample of a
-batch: these do depend on its size.
+the same noise whatever the batch size is and whichever samples stand beside it; so are the draws of a stochastic
+encoder while `per_sample` is open. Third-party attacks draw from the global streams, which are keyed by the first
+sample of a batch: these do depend on its size.
 """
 
 from __future__ import annotations

@@ -13,7 +13,8 @@ import numpy as np
 from snnrobust import environment
 from snnrobust.data.dataset import Splits
 from snnrobust.evaluation.checks import flags_of
-from snnrobust.evaluation.report import Report
+from snnrobust.evaluation.report import ROBUST, Report, share
+from snnrobust.evaluation.selection import Selection
 from snnrobust.experiment import Experiment
 from snnrobust.job import SCHEMA, Job
 from snnrobust.training.checkpoint import Checkpoint
@@ -39,6 +40,7 @@ def results_content(
         "metrics": report.metrics() | checkpoint.metrics,
         "layers": {measure: dict(values) for measure, values in report.layers.items()},
         "checks": {"largest_excess_over_budget": dict(report.excess)},
+        "selection": selection_content(report.selection),
         "flags": [vars(flag) for flag in flags_of(report)],
         "worst_case_over": list(report.inside),
         "best_epoch": checkpoint.epoch,
@@ -51,6 +53,18 @@ def results_content(
         "overrides": list(job.overrides),
         "config": plain(job.config),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def selection_content(selection: Selection | None) -> dict[str, Any] | None:
+    """Which estimators were chosen on validation data, and what each candidate left of it."""
+    if selection is None:
+        return None
+    return {
+        "chosen": list(selection.estimator.members()),
+        "validation_accuracy": {name: share(column == ROBUST) for name, column in selection.outcomes.items()},
+        "samples": len(next(iter(selection.outcomes.values()))),
+        "left_out": list(selection.left_out),
     }
 
 

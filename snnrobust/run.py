@@ -83,7 +83,7 @@ def _run(job: Job, build: Build, display: Display) -> dict[str, Any]:
         with _tracked(tracker, job, folder, display) as tracked:
             checkpoint, spent = _trained(experiment, model, splits, job, tracked, display)
             seconds |= spent
-            report = experiment.evaluate(model, splits.test, display.evaluation)
+            report = experiment.evaluate(model, splits, display.evaluation)
             results = results_content(experiment, job, checkpoint, splits, report, seconds)
             _write(folder, report, results)
             tracked.summary = summary(results)

@@ -14,7 +14,7 @@ from torch import Tensor
 from snnrobust.attacks.guard import untouched
 from snnrobust.attacks.losses import margin
 from snnrobust.estimators.base import Estimator
-from snnrobust.estimators.surrogate import Trained
+from snnrobust.estimators.surrogate import TRAINED
 from snnrobust.randomness import isolated, key, per_sample
 from snnrobust.spiking.classifier import Classifier
 from snnrobust.threat import Threat
@@ -33,7 +33,7 @@ class Attack(ABC):
     threat: Threat | None
     """The budget; None for perturbations that have none (bounds still hold), such as Gaussian noise."""
     seed: int
-    estimator: Estimator = Trained()
+    estimator: Estimator = TRAINED
     """How the model is differentiated. Attacks that follow a gradient make it a setting."""
     restarts: int = 1
     """Independent searches; per sample the result of the largest margin is kept. A setting where searches draw."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from snnrobust.attacks.base import Stepwise
 from snnrobust.attacks.losses import LOSSES
 from snnrobust.estimators.base import Estimator, repeating
-from snnrobust.estimators.surrogate import Trained
+from snnrobust.estimators.surrogate import TRAINED
 from snnrobust.randomness import normal, uniform
 from snnrobust.settings import NonNegative, NonNegativeInt, PositiveInt
 from snnrobust.spiking.classifier import Classifier
@@ -60,7 +60,7 @@ class ProjectedGradient(Stepwise):
     """
 
     threat: Threat
-    estimator: Estimator = Trained()
+    estimator: Estimator = TRAINED
     steps: PositiveInt = 10
     step_size: NonNegative | None = None
     momentum: NonNegative = 0.0

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from snnrobust.attacks.base import Attack
 from snnrobust.estimators.base import Estimator
-from snnrobust.estimators.surrogate import Trained
+from snnrobust.estimators.surrogate import TRAINED
 from snnrobust.settings import NonNegativeInt
 from snnrobust.spiking.classifier import Classifier
 from snnrobust.threat import Linf, Threat
@@ -69,7 +69,7 @@ class TorchAttack(Attack):
 
     name: str
     threat: Threat | None
-    estimator: Estimator = Trained()
+    estimator: Estimator = TRAINED
     parameters: Mapping[str, Scalar] = field(default_factory=dict)
     seed: NonNegativeInt = 0
 

@@ -38,6 +38,10 @@ class Trained(LayerEstimator):
             yield model
 
 
+TRAINED = Trained()
+"""The default of every attack."""
+
+
 @dataclass(frozen=True)
 class Surrogate(LayerEstimator):
     """Backpropagation through time, `ds/du` replaced by a surrogate derivative; the reset as the neuron has it.

@@ -18,6 +18,7 @@ from snnrobust.estimators.base import Estimator
 from snnrobust.evaluation.judge import Judge
 from snnrobust.evaluation.measures import firing_rate, firing_rates, gradient_measures
 from snnrobust.evaluation.report import BROKEN, CLEAN, NOT_ATTACKED, ROBUST, Report, share
+from snnrobust.evaluation.selection import Selection, resolved, select, wanted
 from snnrobust.randomness import isolated
 from snnrobust.spiking.classifier import Classifier, SpikingClassifier
 from snnrobust.spiking.fuse import fused
@@ -47,7 +48,8 @@ class Settings:
         exhaustive: attack every correctly classified sample under every estimator, instead of those that survived the
             estimators before; needed where single estimators are to be compared.
         fast: attack the fused network; results are judged on the network itself either way.
-        cascade: attack only what survived all attacks before; an attack's accuracy is then that of the worst case so far.
+        cascade: attack only what survived all attacks before; an attack's accuracy is then that of the worst
+            case so far.
     """
 
     batch_size: int = 256
@@ -76,16 +78,31 @@ class Evaluator:
     headline: Mapping[str, str]
     settings: Settings
 
-    def __call__(self, model: Classifier, data: Split, progress: Progress = silent) -> Report:
-        """Evaluates in eval mode; the model and the caller's random streams are left as they were."""
+    def __call__(
+        self, model: Classifier, data: Split, progress: Progress = silent, validation: Split | None = None
+    ) -> Report:
+        """Evaluates in eval mode; the model and the caller's random streams are left as they were.
+
+        Args:
+            model: what is evaluated.
+            data: on what.
+            progress: where it is shown.
+            validation: other data, on which the strongest estimators are chosen where the attacks ask for them.
+
+        Raises:
+            ValueError: if an estimator does not apply to the model, or there are no validation data to choose it on.
+        """
         seconds: dict[str, float] = {}
         with untouched(model):
-            columns = _Columns(Judge(model, self.settings.draws, self.settings.seed), data, self.settings)
+            judge = Judge(model, self.settings.draws, self.settings.seed)
+            columns = _Columns(judge, data, self.settings)
             with _timed(seconds, CLEAN), progress(CLEAN, len(data)) as advance:
                 columns.clean(advance)
             quick = self.settings.fast and isinstance(model, SpikingClassifier)
             attacked = fused(model) if quick and isinstance(model, SpikingClassifier) else model
-            for family in families(self.attacks):
+            with _timed(seconds, "selection"):
+                attacks, selection = self._selected(attacked, judge, validation)
+            for family in families(attacks):
                 name = "+".join(name for name, _ in family)
                 with _timed(seconds, f"attack/{name}"), progress(name, len(data)) as advance:
                     columns.attack(family, attacked, self._inside(), advance)
@@ -101,7 +118,21 @@ class Evaluator:
             {"firing_rate": rates},
             columns.excess,
             seconds,
+            selection,
         )
+
+    def _selected(
+        self, attacked: Classifier, judge: Judge, validation: Split | None
+    ) -> tuple[Mapping[str, Attack], Selection | None]:
+        """The attacks, with the strongest estimators where they ask for them."""
+        request = wanted(self.attacks)
+        if request is None:
+            return self.attacks, None
+        if validation is None:
+            raise ValueError("estimator: the strongest are chosen on validation data; allowed without: any other")
+        size, seed = self.settings.batch_size, self.settings.seed
+        chosen = select(request, attacked, judge, validation, self.threat, size, seed)
+        return resolved(self.attacks, request, chosen.estimator), chosen
 
     def _inside(self) -> tuple[str, ...]:
         return tuple(

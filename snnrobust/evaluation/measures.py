@@ -97,10 +97,11 @@ def gradient_measures(model: Classifier, batches: Iterable[Batch]) -> dict[str, 
 
 
 @torch.no_grad()
-def firing_rates(model: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
+def firing_rates(model: Classifier, batches: Iterable[Batch]) -> dict[str, float]:
     """Mean spikes per neuron and time step, by name of the spiking layer, in eval mode; {} without such layers."""
     totals: dict[str, list[float]] = {}
-    layers = {name: module for name, module in model.named_modules() if isinstance(module, Neuron)}
+    modules = model.named_modules() if isinstance(model, nn.Module) else ()
+    layers = {name: module for name, module in modules if isinstance(module, Neuron)}
     with untouched(model), _recording(layers, totals):
         samples = []
         for batch in batches:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from snnrobust.evaluation.selection import Selection
 
 CLEAN = "clean"
 BROKEN, ROBUST, NOT_ATTACKED = 0, 1, -1
@@ -49,6 +53,7 @@ class Report:
         layers: per measure, a value per spiking layer.
         excess: per attack, by how much its largest perturbation left its own budget (0 or rounding).
         seconds: per phase.
+        selection: of the strongest estimators on validation data, where there was one.
     """
 
     outcomes: Mapping[str, Tensor]
@@ -59,6 +64,7 @@ class Report:
     layers: Mapping[str, Mapping[str, float]]
     excess: Mapping[str, float]
     seconds: Mapping[str, float] = field(default_factory=dict)
+    selection: Selection | None = None
 
     @property
     def attacks(self) -> tuple[str, ...]:
@@ -75,7 +81,9 @@ class Report:
         headline = {metric: accuracies[f"{name}_accuracy"] for metric, name in self.headline.items()}
         worst = {"worst_accuracy": share(self.worst(*self.inside))}
         majority = {
-            f"{name}_majority_accuracy": share(bits == ROBUST) for name, bits in self.majority.items() if "/" not in name
+            f"{name}_majority_accuracy": share(bits == ROBUST)
+            for name, bits in self.majority.items()
+            if "/" not in name
         }
         return accuracies | headline | worst | majority | dict(self.measures)
 

@@ -31,13 +31,13 @@ class Once(nn.Module):
             once: Tensor = self.layer(sequence[0])
             return once.unsqueeze(0).expand(steps, *once.shape)
         folded: Tensor = self.layer(sequence.flatten(0, 1))
-        return folded.unflatten(0, (steps, batch))
+        unfolded: Tensor = folded.unflatten(0, (steps, batch))
+        return unfolded
 
 
 def fused(model: SpikingClassifier) -> SpikingClassifier:
     """A frozen copy in eval mode that shares no weights with `model`; the model is left as it was."""
-    # Weights are copied by the folding where they change; buffers and the rest by `deepcopy`.
-    copied = copy.deepcopy(model).eval().requires_grad_(False)
+    copied: SpikingClassifier = copy.deepcopy(model).eval().requires_grad_(False)
     for module in [*copied.modules()]:
         if isinstance(module, nn.Sequential):
             _fold_batch_norms(module)
@@ -46,7 +46,10 @@ def fused(model: SpikingClassifier) -> SpikingClassifier:
             if isinstance(child, StepModule) and not isinstance(child, MemoryModule) and child.step_mode == "m":
                 child.step_mode = "s"
                 setattr(module, name, Once(child))
-    return copied.to(memory_format=torch.channels_last)
+    for parameter in copied.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return copied
 
 
 def _fold_batch_norms(layers: nn.Sequential) -> None:

@@ -89,7 +89,7 @@ class _Fire(torch.autograd.Function):
         return spikes
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         potential, mean_current = ctx.saved_tensors
         trace = Trace(potential, mean_current, ctx.neuron.dynamics, ctx.neuron.surrogate, ctx.summed)
         result = ctx.rule.backward(grad, trace)

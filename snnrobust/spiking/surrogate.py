@@ -98,7 +98,7 @@ def _own(name: str, parameters: tuple[float, ...], derivative: Callable[[Tensor]
             return (q >= 0).to(q.dtype)
 
         @staticmethod
-        def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+        def backward(ctx: Any, grad: Tensor) -> Tensor:
             return grad * derivative(ctx.saved_tensors[0])
 
     def spike(q: Tensor) -> Tensor:

@@ -1,0 +1,103 @@
+"""Chooses, on validation data, the estimators whose worst case is to be taken on the test data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from snnrobust.attacks.base import Attack
+from snnrobust.attacks.gradient import ProjectedGradient
+from snnrobust.data.dataset import Split
+from snnrobust.estimators.base import Estimator
+from snnrobust.estimators.ensemble import Ensemble
+from snnrobust.estimators.strongest import Strongest
+from snnrobust.evaluation.judge import Judge
+from snnrobust.evaluation.report import BROKEN, ROBUST
+from snnrobust.spiking.classifier import Classifier
+from snnrobust.threat import Threat
+
+STEPS = 10
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What was chosen, and on what grounds.
+
+    Args:
+        estimator: the ensemble, strongest first.
+        outcomes: per candidate, `[M]` int8 under PGD with 10 steps from the same starts, on the validation samples
+            that are classified correctly.
+        left_out: candidates that do not apply to the model.
+    """
+
+    estimator: Ensemble
+    outcomes: Mapping[str, Tensor]
+    left_out: tuple[str, ...]
+
+
+def select(
+    wanted: Strongest, attacked: Classifier, judge: Judge, validation: Split, threat: Threat, batch_size: int, seed: int
+) -> Selection:
+    """Tries every candidate on the same validation samples and keeps those that together break most.
+
+    Greedy: the first breaks most samples, each further one most of those that are left; among equals the one that
+    breaks more by itself, then the earlier one.
+    """
+    fitting = {name: e for name, e in wanted.candidates.items() if _applies(e, attacked)}
+    probe = ProjectedGradient(threat, steps=STEPS, seed=seed)
+    tried: dict[str, list[Tensor]] = {name: [] for name in fitting}
+    for index in torch.arange(min(len(validation), wanted.samples)).split(batch_size):
+        batch = validation.batch(index)
+        right, _ = judge("selection", judge.model, batch.x, batch.y, index)
+        batch = validation.batch(index[right])
+        for name, estimator in fitting.items():
+            x = replace(probe, estimator=estimator)(attacked, batch.x, batch.y, batch.index)
+            robust, _ = judge(f"selection/{name}", judge.model, x, batch.y, batch.index)
+            tried[name].append(torch.where(robust, ROBUST, BROKEN).to(torch.int8))
+    outcomes = {name: torch.cat(parts) for name, parts in tried.items()}
+    chosen = {name: fitting[name] for name in _cover(outcomes, wanted.keep)}
+    return Selection(Ensemble(chosen), outcomes, tuple(name for name in wanted.candidates if name not in fitting))
+
+
+def resolved(attacks: Mapping[str, Attack], wanted: Strongest, chosen: Ensemble) -> dict[str, Attack]:
+    """The attacks with `chosen` in place of the request."""
+    return {
+        name: replace(attack, estimator=chosen) if attack.estimator == wanted else attack  # type: ignore[type-var]
+        for name, attack in attacks.items()
+    }
+
+
+def wanted(attacks: Mapping[str, Attack]) -> Strongest | None:
+    """The request that attacks make, if any.
+
+    Raises:
+        ValueError: if they make different ones.
+    """
+    requests = [a.estimator for a in attacks.values() if isinstance(a.estimator, Strongest)]
+    if any(request != requests[0] for request in requests):
+        raise ValueError("estimator: the attacks ask for different strongest estimators; allowed: the same for all")
+    return requests[0] if requests else None
+
+
+def _applies(estimator: Estimator, model: Classifier) -> bool:
+    try:
+        with estimator.applied(model):
+            return True
+    except ValueError:
+        return False
+
+
+def _cover(outcomes: Mapping[str, Tensor], keep: int) -> list[str]:
+    """Names of at most `keep` candidates, greedily."""
+    broken = {name: column == BROKEN for name, column in outcomes.items()}
+    chosen: list[str] = []
+    left = torch.ones_like(next(iter(broken.values())))
+    while len(chosen) < min(keep, len(broken)):
+        rest = [name for name in broken if name not in chosen]
+        best = max(rest, key=lambda name: (int((broken[name] & left).sum()), int(broken[name].sum())))
+        chosen.append(best)
+        left &= ~broken[best]
+    return chosen
