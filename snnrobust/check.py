@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from snnrobust.schema import ConfigError, check_node, unknown
 
-LAYERS = ("data", "spiking", "estimators", "models", "regularizers", "attacks", "training", "threat", "tracking")
+LAYERS = (
+    *("data", "spiking", "estimators", "models", "regularizers"),
+    *("attacks", "training", "threat", "flips", "tracking"),
+)
 TRUSTED = frozenset({*(f"snnrobust.{layer}" for layer in LAYERS), "torch.nn", "torch.optim"})
 """Where a config may find a `_target_`; other packages have to be named on the command line.
 
@@ -23,6 +26,9 @@ NODES = (
     *("dataset", "encoder", "neuron", "model", "regularizer", "defence"),
     *("threat", "estimator", "training", "tracker"),
 )
+FOREIGN_NODES = ("dataset", "model", "threat", "estimator", "tracker")
+SAVED_NODES = ("dataset", "encoder", "neuron", "model")
+"""What a saved classifier is built from."""
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 Count = Annotated[int, Ge(1)]
@@ -47,20 +53,16 @@ class Evaluation(_Strict):
     draws: Count
     exhaustive: bool
     fast: bool
+    precision: Literal["float32", "bfloat16"]
 
 
-class Root(_Strict):
-    """The top level: scalars by type, groups as mappings that are checked against their targets."""
+class _Judged(_Strict):
+    """What every evaluation needs: scalars by type, groups as mappings that are checked against their targets."""
 
     dataset: dict[str, Any]
-    encoder: dict[str, Any]
-    neuron: dict[str, Any]
     model: dict[str, Any]
-    regularizer: dict[str, Any]
-    defence: dict[str, Any]
     threat: dict[str, Any]
     estimator: dict[str, Any]
-    training: dict[str, Any]
     tracker: dict[str, Any]
     suite: Suite
     attacks: dict[Name, dict[str, Any]]
@@ -70,6 +72,31 @@ class Root(_Strict):
     threads: Count
     runs: str
     force: bool
+
+
+class Root(_Judged):
+    """The top level of a run that trains, or attacks what it has trained."""
+
+    encoder: dict[str, Any]
+    neuron: dict[str, Any]
+    regularizer: dict[str, Any]
+    defence: dict[str, Any]
+    training: dict[str, Any]
+
+
+class Weights(_Strict):
+    """Of a model made elsewhere; both None if it loads them itself."""
+
+    path: str | None
+    sha256: str | None
+
+
+class Foreign(_Judged):
+    """The top level of an evaluation of a model made elsewhere; `encoder` is there for event data alone."""
+
+    weights: Weights
+    stochastic: bool
+    encoder: dict[str, Any] | None = None
 
 
 def check(config: Mapping[str, Any], trusted: frozenset[str] = TRUSTED) -> None:
@@ -82,22 +109,37 @@ def check(config: Mapping[str, Any], trusted: frozenset[str] = TRUSTED) -> None:
     Raises:
         ConfigError: with one line per mistake.
     """
-    mistakes = [*_structure(config)]
+    foreign = "weights" in config
+    mistakes = [*_structure(config, Foreign if foreign else Root)]
     if not mistakes:
         mistakes = [*_targets("", config, trusted)]
     if not mistakes:
-        mistakes = [mistake for key in NODES for mistake in check_node(key, config[key])]
+        nodes = FOREIGN_NODES if foreign else NODES
+        mistakes = [mistake for key in nodes for mistake in check_node(key, config[key])]
     if not mistakes:  # attacks repeat values of the nodes above, such as the threat: one mistake, one line
         mistakes = [m for name, node in config["attacks"].items() for m in check_node(f"attacks.{name}", node)]
     if not mistakes:
-        mistakes = [*_together(config)]
+        mistakes = [*_together(config), *(() if foreign else _trainable(config))]
     if mistakes:
         raise ConfigError("\n".join(mistakes))
 
 
-def _structure(config: Mapping[str, Any]) -> Iterator[str]:
+def check_saved(config: Mapping[str, Any]) -> None:
+    """Passes silently if what a saved classifier is built from is in order, whoever wrote the config.
+
+    Raises:
+        ConfigError: with one line per mistake.
+    """
+    mistakes = [mistake for key in SAVED_NODES for mistake in _targets(key, config[key], TRUSTED)]
+    if not mistakes:
+        mistakes = [mistake for key in SAVED_NODES for mistake in check_node(key, config[key])]
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
+
+
+def _structure(config: Mapping[str, Any], root: type[_Judged]) -> Iterator[str]:
     try:
-        Root.model_validate(dict(config))
+        root.model_validate(dict(config))
     except ValidationError as error:
         wrong = {detail["loc"] for detail in error.errors()}
         for detail in error.errors():
@@ -106,7 +148,7 @@ def _structure(config: Mapping[str, Any]) -> Iterator[str]:
             path = ".".join(map(str, detail["loc"]))
             if detail["type"] == "extra_forbidden":
                 sections: dict[str, type[_Strict]] = {"suite": Suite, "evaluation": Evaluation}
-                inside = sections.get(str(detail["loc"][0]), Root)
+                inside = sections.get(str(detail["loc"][0]), root)
                 yield unknown(path, str(detail["loc"][-1]), [*inside.model_fields])
             elif detail["type"] == "missing":
                 yield f"{path}: missing; it has no default"
@@ -134,12 +176,7 @@ def _targets(key: str, node: Any, trusted: frozenset[str]) -> Iterator[str]:
 
 def _together(config: Mapping[str, Any]) -> Iterator[str]:
     """What is wrong only in combination."""
-    dataset, encoder, attacks = config["dataset"], config["encoder"], config["attacks"]
-    if dataset.get("kind") != encoder.get("kind"):
-        yield (
-            f"encoder: got a code for {encoder.get('kind')}, but the dataset consists of {dataset.get('kind')}; "
-            "allowed: encoder=frames for events, any other for images"
-        )
+    dataset, attacks = config["dataset"], config["attacks"]
     held_out = dataset.get("validation", 0) + dataset.get("test", 0)
     if held_out > 0.98:
         yield f"dataset.validation + dataset.test: got {held_out:g}; allowed: at most 0.98, the rest is for training"
@@ -155,7 +192,16 @@ def _together(config: Mapping[str, Any]) -> Iterator[str]:
             yield f"attacks.{name}: the name is taken; choose another"
         if "_target_" not in node:
             yield f"attacks.{name}: got {dict(node)!r}; allowed: a choice of the group attack (names hold no dots)"
-    regularizer = config["regularizer"]
+
+
+def _trainable(config: Mapping[str, Any]) -> Iterator[str]:
+    """What makes no sense to train."""
+    encoder, regularizer, kind = config["encoder"], config["regularizer"], config["dataset"].get("kind")
+    if kind != encoder.get("kind"):
+        yield (
+            f"encoder: got a code for {encoder.get('kind')}, but the dataset consists of {kind}; "
+            "allowed: encoder=frames for events, any other for images"
+        )
     if _named(encoder, "Poisson") and _named(regularizer, "GradientSparsity") and regularizer["weight"] > 0:
         yield (
             "regularizer: the finite difference of gradient_sparsity would measure the spikes that encoder=poisson "

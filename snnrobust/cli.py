@@ -16,6 +16,8 @@ usage: snnrobust VERB ...
 
   train [-m] [group=choice ...] [key=value ...]         train, attack, measure; -m sweeps over comma-separated values
   evaluate checkpoint=RUN [-m] [key=value ...]          attack a saved model again, with other attacks or settings
+  evaluate model._target_=package.Net checkpoint=FILE   attack any torch.nn.Module; FILE is its state dict
+           [dataset=...] [+model.NAME=VALUE ...]
   report DIR ... [--out DIR] [--title TEXT]             tables, figures and one HTML page from any number of runs
   describe [model=...] [dataset=...]                    layers, shapes, parameters
 
@@ -25,6 +27,8 @@ usage: snnrobust VERB ...
 """
 
 INTERRUPTED, BROKEN_PIPE = 130, 141
+RUN_CHECKPOINT = "checkpoint=RUN (a run directory, or the file in it)"
+FOREIGN_CHECKPOINT = "checkpoint=FILE (the state dict of the model, or null if it loads its weights itself)"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -82,42 +86,56 @@ def train(arguments: list[str]) -> int:
 
 
 def evaluate(arguments: list[str]) -> int:
-    """Attacks saved models again. The overrides of each model's own run are replayed first; later ones win."""
+    """Attacks saved models again, or models made elsewhere: those whose class the command names."""
     if _asks_for_help(arguments):
         print(f"{USAGE}\nThe overrides of the run are replayed, later ones win. Groups and choices: train --help")
         return 0
-    from snnrobust.config import expand
-    from snnrobust.launch import launch, read_yaml, split
+    from snnrobust.launch import split
 
     flags, overrides = split(arguments)
     given = [o for o in overrides if o.startswith("checkpoint=")]
+    foreign = any(o.lstrip("+").startswith("model._target_=") for o in overrides)
     if len(given) != 1:
         found = "given twice" if given else "missing"
-        raise ConfigError(f"checkpoint: {found}; allowed: one checkpoint=RUN (a run directory, or the file in it)")
+        allowed = FOREIGN_CHECKPOINT if foreign else RUN_CHECKPOINT
+        raise ConfigError(f"checkpoint: {found}; allowed: one {allowed}")
+    return _evaluate_foreign(arguments, overrides) if foreign else _evaluate_run(flags, overrides, given)
+
+
+def _evaluate_run(flags: list[str], overrides: list[str], given: list[str]) -> int:
+    """The overrides of each model's own run are replayed first; later ones win."""
+    from snnrobust.launch import launch
+    from snnrobust.overrides import expand
+    from snnrobust.saved import checkpoint_of, read_yaml
+
     others = [o for o in overrides if o not in given]
     _refuse_training_keys(others)
     status = 0
     for (checkpoint,) in expand(given) if "," in given[0] or "(" in given[0] else [given]:
-        path = _checkpoint(checkpoint.removeprefix("checkpoint=").strip("'\""))
-        earlier = read_yaml(path.parent / "overrides.yaml")
+        path = checkpoint_of("checkpoint", checkpoint.removeprefix("checkpoint=").strip("'\""))
+        earlier = read_yaml("checkpoint", path.parent / "overrides.yaml")
         command = [*flags, *others, f"checkpoint='{path}'"]
         status = max(status, launch("evaluate", "evaluate", command, replay=earlier))
     return status
 
 
-def _checkpoint(given: str) -> Path:
-    from snnrobust.job import CHECKPOINT
+def _evaluate_foreign(arguments: list[str], overrides: list[str]) -> int:
+    """The model's class is looked for in the current folder as well, as `python -m` does."""
+    from snnrobust.identity import FOREIGN_KEYS, TRAINING_KEYS
+    from snnrobust.launch import launch
+    from snnrobust.overrides import touched
 
-    path = Path(given)
-    path = path / CHECKPOINT if path.is_dir() else path
-    if not path.is_file():
-        raise ConfigError(f"checkpoint: got {given}; allowed: a run directory with {CHECKPOINT}, or that file")
-    return path
+    own = {*TRAINING_KEYS, "experiment"} - {*FOREIGN_KEYS, "seed"}
+    for override in touched(overrides, [*own], free=("encoder.steps",)):
+        raise ConfigError(f"{override}: of no meaning for a model that was made elsewhere")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    return launch("foreign", "evaluate", arguments)
 
 
 def _refuse_training_keys(overrides: list[str]) -> None:
-    from snnrobust.config import touched
     from snnrobust.identity import TRAINING_KEYS
+    from snnrobust.overrides import touched
 
     for override in touched(overrides, (*TRAINING_KEYS, "experiment"), free=("dataset.root", "dataset.download")):
         raise ConfigError(f"{override}: evaluate cannot change this, it is part of the run; use train")

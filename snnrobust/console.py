@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 PERCENT = "{:.1f} %"
 
@@ -62,13 +63,12 @@ class Terminal:
 def results_title(results: Mapping[str, Any]) -> str:
     """What a run is about, in one line."""
     choices, config = results["choices"], results["config"]
-    words = [choices.get("dataset"), choices.get("model"), choices.get("regularizer")]
-    values = [
-        f"weight {config['regularizer'].get('weight')}",
-        f"eps {config['threat'].get('eps'):.4g}",
-        f"seed {config['seed']}",
-    ]
-    return ", ".join([*map(str, words), *values])
+    words = [choices[group] for group in ("dataset", "model", "regularizer") if group in choices]
+    if "regularizer" in config:  # a model made elsewhere was trained who knows how
+        words.append(f"weight {config['regularizer'].get('weight')}")
+    budget = {name: value for name, value in config["threat"].items() if not name.startswith("_")}
+    words += [f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in budget.items()]
+    return ", ".join([*words, f"seed {config['seed']}"])
 
 
 def results_line(name: str, results: Mapping[str, Any]) -> str:
@@ -76,11 +76,12 @@ def results_line(name: str, results: Mapping[str, Any]) -> str:
     shown = {"clean": "clean_accuracy", "noise": "noise_accuracy", "PGD": "pgd_accuracy", "worst": "worst_accuracy"}
     metrics = results["metrics"]
     values = [f"{word} {100 * metrics[key]:.1f}" for word, key in shown.items() if key in metrics]
-    return f"{name}: {', '.join(values)} %"
+    flags = ", ".join(flag["name"] for flag in results["flags"])
+    return f"{name}: {', '.join(values)} %" + f" † {flags}" * bool(flags)
 
 
-def results_table(results: Mapping[str, Any]) -> Table:
-    """The measures of one run, for the terminal."""
+def results_table(results: Mapping[str, Any]) -> Group:
+    """The measures of one run, for the terminal, and under them what speaks against trusting them."""
     table = Table()
     table.add_column("measure")
     table.add_column("value", justify="right")
@@ -90,4 +91,10 @@ def results_table(results: Mapping[str, Any]) -> Table:
             continue
         text = "–" if value is None else PERCENT.format(100 * value) if name.endswith("_accuracy") else f"{value:.4g}"
         table.add_row(name, text)
-    return table
+    return Group(table, *(Text(flag_line(flag)) for flag in results["flags"]))
+
+
+def flag_line(flag: Mapping[str, Any]) -> str:
+    """Name, number, sentence, and where more is said; records of earlier versions lack the last."""
+    more = f" ({flag['anchor']})" if "anchor" in flag else ""
+    return f"† {flag['name']} {flag['value']:.3g}: {flag['sentence']}{more}"

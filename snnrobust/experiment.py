@@ -1,22 +1,25 @@
-"""One experiment in plain Python: data, model, training, evaluation. No config files, no folders, no trackers."""
+"""Experiments in plain Python: data, model, training, evaluation. No config files, no folders, no trackers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from snnrobust.attacks.base import Attack
+from snnrobust.attacks.guard import untouched
 from snnrobust.data.dataset import DataSource, Splits
 from snnrobust.estimators.base import Estimator
 from snnrobust.evaluation import evaluator
 from snnrobust.evaluation.evaluator import Evaluator, Settings
 from snnrobust.evaluation.report import Report
+from snnrobust.foreign import Foreign, load_weights, verify
 from snnrobust.randomness import isolated
 from snnrobust.regularizers.base import Regularizer
-from snnrobust.spiking.classifier import Normalize, SpikingClassifier
+from snnrobust.spiking.classifier import Classifier, Normalize, SpikingClassifier
 from snnrobust.spiking.encoder import Encoder
 from snnrobust.spiking.neuron import NeuronFactory
 from snnrobust.threat import Threat
@@ -77,15 +80,11 @@ class Experiment:
 
     def load(self) -> Splits:
         """The data, on the device."""
-        splits = self.dataset.load()
-        return Splits(*(split.to(self.device) for split in (splits.train, splits.validation, splits.test)))
+        return _on(self.device, self.dataset)
 
     def classifier(self) -> SpikingClassifier:
         """The untrained classifier; its weights depend on the seed alone."""
-        with isolated("weights", self.seed):
-            backbone = self.model(shape=self.dataset.shape[-3:], classes=self.dataset.classes, neuron=self.neuron)
-            normalize = Normalize(self.dataset.mean, self.dataset.std)
-            return SpikingClassifier(backbone, self.encoder, normalize, self.dataset.bounds).to(self.device)
+        return untrained(self.dataset, self.encoder, self.neuron, self.model, self.seed).to(self.device)
 
     def train(
         self,
@@ -99,9 +98,81 @@ class Experiment:
         with isolated("training", self.seed):
             return trainer(model, splits.train, splits.validation, on_epoch, progress)
 
-    def evaluate(
-        self, model: SpikingClassifier, splits: Splits, progress: evaluator.Progress = evaluator.silent
-    ) -> Report:
+    def evaluate(self, model: Classifier, splits: Splits, progress: evaluator.Progress = evaluator.silent) -> Report:
         """Runs the suite on the test data; what an attack has to choose, it chooses on the validation data."""
         judge = Evaluator(self.attacks, self.threat, self.estimator, self.headline, self.evaluation)
         return judge(model, splits.test, progress, splits.validation)
+
+
+@dataclass(frozen=True)
+class ForeignExperiment:
+    """The evaluation of a network that was made elsewhere.
+
+    Args:
+        dataset: source of the data.
+        network: makes the network.
+        weights: file with its state dict; None if it loads its weights itself.
+        stochastic: whether it draws at random in eval mode.
+        threat: budget of the evaluation.
+        attacks: by name.
+        headline: metric names and the attacks that give them.
+        estimator: whose gradient is measured.
+        evaluation: how attacks are run and judged.
+        seed: of weights that no file sets.
+        device: where it runs.
+    """
+
+    dataset: DataSource
+    network: Callable[[], nn.Module]
+    weights: Path | None
+    stochastic: bool
+    threat: Threat
+    attacks: Mapping[str, Attack]
+    headline: Mapping[str, str]
+    estimator: Estimator
+    evaluation: Settings
+    seed: int
+    device: torch.device
+
+    def load(self) -> Splits:
+        """The data, on the device."""
+        return _on(self.device, self.dataset)
+
+    def classifier(self) -> Foreign:
+        """The network with its weights, as a classifier.
+
+        Raises:
+            ValueError: in one line, if it cannot be made, or the weights do not fit.
+        """
+        with isolated("weights", self.seed):
+            network = self.network()
+        if not isinstance(network, nn.Module):
+            raise ValueError(f"model: got {type(network).__name__}; allowed: what makes a torch.nn.Module")
+        if self.weights is not None:
+            load_weights(network, self.weights)
+        return Foreign(network, self.dataset.bounds, self.stochastic).to(self.device)
+
+    def cautions(self, model: Foreign, splits: Splits) -> list[str]:
+        """See `foreign.verify`; tried on the first test batch."""
+        batch = next(splits.test.batches(self.evaluation.batch_size))
+        with untouched(model):
+            return verify(model, batch.x, batch.y)
+
+    def evaluate(self, model: Classifier, splits: Splits, progress: evaluator.Progress = evaluator.silent) -> Report:
+        """Runs the suite on the test data; what an attack has to choose, it chooses on the validation data."""
+        judge = Evaluator(self.attacks, self.threat, self.estimator, self.headline, self.evaluation)
+        return judge(model, splits.test, progress, splits.validation)
+
+
+def untrained(
+    dataset: DataSource, encoder: Encoder, neuron: NeuronFactory, model: Callable[..., nn.Module], seed: int
+) -> SpikingClassifier:
+    """A classifier for a dataset; its weights depend on the seed alone."""
+    with isolated("weights", seed):
+        backbone = model(shape=dataset.shape[-3:], classes=dataset.classes, neuron=neuron)
+        return SpikingClassifier(backbone, encoder, Normalize(dataset.mean, dataset.std), dataset.bounds)
+
+
+def _on(device: torch.device, dataset: DataSource) -> Splits:
+    splits = dataset.load()
+    return Splits(*(split.to(device) for split in (splits.train, splits.validation, splits.test)))

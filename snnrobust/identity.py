@@ -9,15 +9,18 @@ from typing import Any
 
 TRAINING_KEYS = ("dataset", "encoder", "neuron", "model", "regularizer", "defence", "training", "seed")
 """What weights depend on."""
-EVALUATION_KEYS = ("threat", "attacks", "suite", "evaluation")
+FOREIGN_KEYS = ("dataset", "model", "weights", "stochastic")
+"""What stands for them where the weights were made elsewhere: such a config has the key `weights`."""
+EVALUATION_KEYS = ("threat", "estimator", "attacks", "suite", "evaluation")
 """What outcomes depend on beyond the weights."""
-NOT_CONTENT = {"dataset": ("root", "download", "eps"), "suite": ("name",)}
+NOT_CONTENT = {"dataset": ("root", "download", "eps"), "suite": ("name",), "weights": ("path",)}
 """Where things lie, or names and defaults of values that count elsewhere."""
 
 
 def training_signature(config: Mapping[str, Any]) -> str:
     """10 hex digits of a SHA-256 over everything that the weights depend on. A changed default is a different run."""
-    return _signature({key: _content(key, config[key]) for key in TRAINING_KEYS})
+    keys = FOREIGN_KEYS if "weights" in config else TRAINING_KEYS
+    return _signature({key: _content(key, config[key]) for key in keys})
 
 
 def evaluation_signature(config: Mapping[str, Any]) -> str:
@@ -39,7 +42,9 @@ def _signature(content: Mapping[str, Any]) -> str:
 def _canonical(value: Any) -> Any:
     """Equal numbers look equal: `weight=0` and `weight=0.0` are one run."""
     if isinstance(value, Mapping):
-        return {str(k): _canonical(v) for k, v in value.items()}
+        # A run that is referred to is its training, wherever it lies.
+        left_out = ("path",) if "training_signature" in value else ()
+        return {str(k): _canonical(v) for k, v in value.items() if k not in left_out}
     if isinstance(value, list | tuple):
         return [_canonical(v) for v in value]
     if isinstance(value, float) and value.is_integer():

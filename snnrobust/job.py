@@ -1,9 +1,9 @@
 """One run as plain data: what was asked for, where it lies, and whether it is there. Light; imports no torch.
 
     runs/<training signature>/            config.yaml overrides.yaml checkpoint.pt history.jsonl run.log
-                                          results.json outcomes.npz   (of the first evaluation)
+                                          results.json outcomes.npz gradients.npz   (of the first evaluation)
     runs/<training signature>/<evaluation signature>/
-                                          config.yaml overrides.yaml run.log results.json outcomes.npz
+                                          config.yaml overrides.yaml run.log results.json outcomes.npz gradients.npz
 
 A failed run leaves `failure.json` with its traceback where its results would be.
 """
@@ -22,7 +22,7 @@ from snnrobust.identity import evaluation_signature, training_signature
 
 SCHEMA = 1
 CONFIG, CHECKPOINT, HISTORY = "config.yaml", "checkpoint.pt", "history.jsonl"
-RESULTS, OUTCOMES, FAILURE = "results.json", "outcomes.npz", "failure.json"
+RESULTS, OUTCOMES, GRADIENTS, FAILURE = "results.json", "outcomes.npz", "gradients.npz", "failure.json"
 
 
 class RunFailed(Exception):

@@ -1,22 +1,24 @@
 """Runs the jobs of a command: checks them all, hands them to Hydra, and counts what lies in the folders.
 
-With `config.py` the only file that imports Hydra.
+With `config.py`, `overrides.py` and `building.py` the only file that imports Hydra.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial, update_wrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from snnrobust.check import check
-from snnrobust.config import VERSION_BASE, Composed, compose, expand, folder, prepare, replayed, resolved, trusted
+from snnrobust.config import VERSION_BASE, Composed, compose, folder, prepare, resolved
 from snnrobust.identity import TRAINING_KEYS
 from snnrobust.job import Job, RunFailed, failure_of, results_of
+from snnrobust.overrides import expand, replayed, trusted
+from snnrobust.saved import config_beside
 from snnrobust.schema import ConfigError
 
 if TYPE_CHECKING:
@@ -52,7 +54,7 @@ def launch(root: str, verb: Verb, arguments: list[str], replay: Sequence[str] = 
     """Runs `conf/<root>.yaml` with the arguments of a command, as one run or as a sweep.
 
     Args:
-        root: `config` or `evaluate`.
+        root: `config`, `evaluate` or `foreign`.
         verb: of the command.
         arguments: flags and overrides that the user typed.
         replay: overrides that came with a run and go before the user's; what they name as target is not trusted.
@@ -168,15 +170,24 @@ def _job(verb: Verb, composed: Composed, overrides: Sequence[str], group: str | 
     """The job of a composed config. The weights of a checkpoint keep the config that they were trained with."""
     config = dict(composed.config)
     checkpoint = config.pop("checkpoint", None)
+    if "weights" in config:
+        return _foreign(config, composed.choices, overrides, group)
     if checkpoint is not None:
-        saved = read_yaml(Path(checkpoint).parent / "config.yaml")
-        if not isinstance(saved, dict) or not saved.keys() >= set(TRAINING_KEYS):
-            raise ConfigError(f"checkpoint: {Path(checkpoint).parent / 'config.yaml'} is not the config of a run")
+        saved = config_beside("checkpoint", Path(checkpoint))
         here = {k: v for k, v in config["dataset"].items() if k in ("root", "download")}
         config |= {key: saved[key] for key in TRAINING_KEYS}
         config["dataset"] = {**saved["dataset"], **here}
     kept = tuple(o for o in overrides if not o.startswith(("checkpoint=", "force=")))
     return Job(config, composed.choices, kept, verb, Path(checkpoint) if checkpoint else None, group)
+
+
+def _foreign(config: dict[str, Any], choices: Mapping[str, str], overrides: Sequence[str], group: str | None) -> Job:
+    """The evaluation of a model made elsewhere, which the choice of a model is named after."""
+    if config["weights"]["sha256"] is None:
+        config["force"] = True  # what the model loads by itself may be other weights today: no signature tells
+    name = str(config["model"]["_target_"]).rpartition(".")[2]
+    kept = tuple(o for o in overrides if not o.startswith("force="))
+    return Job(config, {**choices, "model": name}, kept, "evaluate", None, group)
 
 
 def _run(job: Job, name: str | None) -> None:
@@ -186,27 +197,14 @@ def _run(job: Job, name: str | None) -> None:
     results = None if job.config["force"] else results_of(job)
     found = "" if results is None else " (recorded earlier; force=true runs it again)"
     if results is None:
-        from snnrobust.config import build
+        from snnrobust.building import build, build_foreign
         from snnrobust.run import run
 
-        results = run(job, build, Terminal(brief=name is not None))
+        builder = build_foreign if "weights" in job.config else build
+        results = run(job, builder, Terminal(brief=name is not None))
     if name is not None:
         print(results_line(name, results) + found, flush=True)
         return
     stdout().print(results_title(results), soft_wrap=True)
     stdout().print(results_table(results))
     print(f"results: {job.folder}/results.json{found}")
-
-
-def read_yaml(path: Path) -> Any:
-    """A file that belongs to a run.
-
-    Raises:
-        ConfigError: if it is absent or damaged.
-    """
-    import yaml
-
-    try:
-        return yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"checkpoint: {path} must lie beside it ({type(error).__name__})") from error

@@ -1,4 +1,4 @@
-"""What is written about a run: the content of `results.json`, of `outcomes.npz`, and what trackers are shown."""
+"""What is written about a run: `results.json`, `outcomes.npz`, `gradients.npz`, and what trackers are shown."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import numpy as np
 
 from snnrobust import environment
 from snnrobust.data.dataset import Splits
-from snnrobust.evaluation.checks import flags_of
+from snnrobust.evaluation.checks import Checks, checks_of
+from snnrobust.evaluation.examples import Examples
 from snnrobust.evaluation.report import ROBUST, Report, share
 from snnrobust.evaluation.selection import Selection
-from snnrobust.experiment import Experiment
+from snnrobust.experiment import Experiment, ForeignExperiment
 from snnrobust.job import SCHEMA, Job
 from snnrobust.training.checkpoint import Checkpoint
 from snnrobust.training.loop import Epoch
@@ -29,19 +30,26 @@ def curves(epoch: Epoch) -> dict[str, float]:
 
 
 def results_content(
-    experiment: Experiment, job: Job, checkpoint: Checkpoint, splits: Splits, report: Report, seconds: dict[str, float]
+    experiment: Experiment | ForeignExperiment,
+    job: Job,
+    checkpoint: Checkpoint,
+    splits: Splits,
+    report: Report,
+    seconds: dict[str, float],
 ) -> dict[str, Any]:
     """The content of `results.json`; `seconds` are those of the phases before the evaluation."""
+    checks = checks_of(report)
     return {
         "schema": SCHEMA,
         "kind": job.kind,
         "training_signature": checkpoint.signature,
         "evaluation_signature": job.evaluation,
         "metrics": report.metrics() | checkpoint.metrics,
+        "estimators": {name: dict(values) for name, values in report.estimators.items()},
         "layers": {measure: dict(values) for measure, values in report.layers.items()},
-        "checks": {"largest_excess_over_budget": dict(report.excess)},
+        "checks": checks_content(report, checks),
         "selection": selection_content(report.selection),
-        "flags": [vars(flag) for flag in flags_of(report)],
+        "flags": [vars(flag) | {"anchor": flag.anchor} for flag in checks.flags],
         "worst_case_over": list(report.inside),
         "best_epoch": checkpoint.epoch,
         "samples": {name: len(getattr(splits, name)) for name in ("train", "validation", "test")},
@@ -53,6 +61,17 @@ def results_content(
         "overrides": list(job.overrides),
         "config": plain(job.config),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def checks_content(report: Report, checks: Checks) -> dict[str, Any]:
+    """Numbers that should be 0 or close to it, and by flag what could not be looked at."""
+    half = report.probes.half_range
+    return {
+        "largest_excess_over_budget": dict(report.excess),
+        "half_range_accuracy": half.accuracy if half else None,
+        "changed_logits": report.probes.changed,
+        "not_determined": {name: list(what) for name, what in checks.not_determined.items()},
     }
 
 
@@ -68,7 +87,7 @@ def selection_content(selection: Selection | None) -> dict[str, Any] | None:
     }
 
 
-def provenance(experiment: Experiment, job: Job) -> dict[str, Any]:
+def provenance(experiment: Experiment | ForeignExperiment, job: Job) -> dict[str, Any]:
     """With what something was made; that of the weights may differ from that of their evaluation."""
     return {
         "versions": environment.versions(),
@@ -87,13 +106,25 @@ def outcomes(report: Report) -> bytes:
     return content.getvalue()
 
 
+def gradients(examples: Examples) -> bytes:
+    """Arrays of a few samples and their input gradients, see `Examples.arrays`. `numpy.load` reads it; no pickle."""
+    content = io.BytesIO()
+    arrays: dict[str, Any] = examples.arrays()
+    np.savez_compressed(content, **arrays)
+    return content.getvalue()
+
+
 def summary(results: Mapping[str, Any]) -> dict[str, Any]:
     """The final measures under fixed names, `test/<metric>`."""
     metrics = results["metrics"]
     held_out = {f"test/{k}": v for k, v in metrics.items() if not k.startswith("validation")}
     chosen = {k.replace("_", "/", 1): v for k, v in metrics.items() if k.startswith("validation")}
+    # The first estimator's measures are among the metrics.
+    others = list(results["estimators"].items())[1:]
+    gradients = {f"test/{measure}/{name}": v for name, values in others for measure, v in values.items()}
     layers = {f"test/{m}/{k}": v for m, values in results["layers"].items() for k, v in values.items()}
-    return held_out | {f"best/{k}": v for k, v in chosen.items()} | layers
+    flags = {f"flags/{flag['name']}": flag["value"] for flag in results["flags"]}
+    return held_out | {f"best/{k}": v for k, v in chosen.items()} | gradients | layers | flags | {"flags": len(flags)}
 
 
 def plain(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import logging
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -18,10 +19,23 @@ import yaml
 from snnrobust.data.dataset import DataError, Splits
 from snnrobust.evaluation import evaluator
 from snnrobust.evaluation.report import Report
-from snnrobust.experiment import Experiment
+from snnrobust.experiment import Experiment, ForeignExperiment
 from snnrobust.files import write_atomically, write_json
-from snnrobust.job import CHECKPOINT, CONFIG, FAILURE, HISTORY, OUTCOMES, RESULTS, SCHEMA, Job, RunFailed, results_of
-from snnrobust.record import curves, outcomes, plain, provenance, results_content, summary
+from snnrobust.foreign import Foreign
+from snnrobust.job import (
+    CHECKPOINT,
+    CONFIG,
+    FAILURE,
+    GRADIENTS,
+    HISTORY,
+    OUTCOMES,
+    RESULTS,
+    SCHEMA,
+    Job,
+    RunFailed,
+    results_of,
+)
+from snnrobust.record import curves, gradients, outcomes, plain, provenance, results_content, summary
 from snnrobust.schema import ConfigError
 from snnrobust.spiking.classifier import SpikingClassifier
 from snnrobust.tracking import Description, Tracked, Tracker
@@ -47,7 +61,7 @@ class Display(Protocol):
     def tracked_offline(self, folder: str) -> None: ...
 
 
-Build = Callable[[Mapping[str, Any]], tuple[Experiment, Tracker]]
+Build = Callable[[Mapping[str, Any]], tuple[Experiment | ForeignExperiment, Tracker]]
 
 
 def run(job: Job, build: Build, display: Display) -> dict[str, Any]:
@@ -81,7 +95,7 @@ def _run(job: Job, build: Build, display: Display) -> dict[str, Any]:
         splits = experiment.load()
         seconds = {"data": time.perf_counter() - start}
         with _tracked(tracker, job, folder, display) as tracked:
-            checkpoint, spent = _trained(experiment, model, splits, job, tracked, display)
+            checkpoint, spent = _weights(experiment, model, splits, job, tracked, display)
             seconds |= spent
             report = experiment.evaluate(model, splits, display.evaluation)
             results = results_content(experiment, job, checkpoint, splits, report, seconds)
@@ -90,11 +104,36 @@ def _run(job: Job, build: Build, display: Display) -> dict[str, Any]:
         return results
 
 
-def _classifier(experiment: Experiment) -> SpikingClassifier:
+def _classifier(experiment: Experiment | ForeignExperiment) -> SpikingClassifier | Foreign:
     try:
         return experiment.classifier()
-    except ValueError as error:  # a model that does not fit its data
+    except ValueError as error:  # a model that does not fit its data, or weights that do not fit it
         raise ConfigError(str(error)) from error
+
+
+def _weights(
+    experiment: Experiment | ForeignExperiment, model: SpikingClassifier | Foreign, splits: Splits, job: Job,
+    tracked: _Tracked, display: Display,
+) -> tuple[Checkpoint, dict[str, float]]:  # fmt: skip
+    """The checkpoint whose weights are in `model`, and the seconds that it took to train it now."""
+    if isinstance(experiment, ForeignExperiment):
+        assert isinstance(model, Foreign)
+        return _tried(experiment, model, splits, job), {}
+    assert isinstance(model, SpikingClassifier)
+    return _trained(experiment, model, splits, job, tracked, display)
+
+
+def _tried(experiment: ForeignExperiment, model: Foreign, splits: Splits, job: Job) -> Checkpoint:
+    """What is known of weights that were made elsewhere, once the model has shown that it is a classifier."""
+    try:
+        cautions = experiment.cautions(model, splits)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    for caution in cautions:
+        log.warning(caution)
+        print(f"warning: {caution}", file=sys.stderr)
+    origin = {"model": job.config["model"]["_target_"], "weights": job.config["weights"], "cautions": cautions}
+    return Checkpoint(job.training, 0, {}, {}, origin, {})
 
 
 def _trained(
@@ -120,7 +159,7 @@ def _trained(
 
 def _forget(home: Path) -> None:
     """Removes what describes weights that are about to be replaced."""
-    for name in (CHECKPOINT, RESULTS, OUTCOMES):
+    for name in (CHECKPOINT, RESULTS, OUTCOMES, GRADIENTS):
         for old in (home / name, *home.glob(f"*/{name}")):
             old.unlink(missing_ok=True)
 
@@ -128,6 +167,8 @@ def _forget(home: Path) -> None:
 def _write(folder: Path, report: Report, results: Mapping[str, Any]) -> None:
     """The records, `results.json` last: where it is, everything is."""
     write_atomically(folder / OUTCOMES, outcomes(report))
+    if report.examples is not None:
+        write_atomically(folder / GRADIENTS, gradients(report.examples))
     write_json(folder / RESULTS, results)
     (folder / FAILURE).unlink(missing_ok=True)
     log.info("results: %s", json.dumps(results["metrics"]))

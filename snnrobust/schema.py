@@ -44,10 +44,14 @@ def check_node(key: str, node: Any) -> Iterator[str]:
 
     Args:
         key: dotted path of the node, for messages.
-        node: a mapping with `_target_` is checked; any other value is passed through. A `_partial_` node may lack
-            parameters: they are handed over once the data is known.
+        node: a mapping with `_target_` is checked, one without is searched for such; any other value is passed
+            through. A `_partial_` node may lack parameters: they are handed over once the data is known.
     """
-    if not isinstance(node, Mapping) or "_target_" not in node:
+    if not isinstance(node, Mapping):
+        return
+    if "_target_" not in node:
+        for name, value in node.items():
+            yield from check_node(f"{key}.{name}", value)
         return
     target = str(node["_target_"])
     try:
@@ -170,8 +174,13 @@ def _of_class(statement: ast.ClassDef) -> Mapping[str, Parameter] | None:
     return {
         item.target.id: Parameter(ast.unparse(item.annotation), item.value is None)
         for item in statement.body
-        if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
+        if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name) and not _is_constant(item.annotation)
     }
+
+
+def _is_constant(annotation: ast.expr) -> bool:
+    """`ClassVar[...]`: the same for all objects of a class, hence no setting."""
+    return isinstance(annotation, ast.Subscript) and ast.unparse(annotation.value).endswith("ClassVar")
 
 
 def _arguments(arguments: ast.arguments, skip: int) -> Mapping[str, Parameter] | None:

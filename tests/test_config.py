@@ -4,12 +4,19 @@ import inspect
 from importlib import import_module
 
 import pytest
+import torch
 import yaml
 
+from snnrobust.attacks.transfer import Transfer
 from snnrobust.config import build, compose, folder, groups
-from snnrobust.schema import _evaluate, check_value, parameters_of
+from snnrobust.identity import evaluation_signature, training_signature
+from snnrobust.schema import ConfigError, _evaluate, check_value, parameters_of
+from snnrobust.spiking.classifier import SpikingClassifier
+from snnrobust.training.checkpoint import Checkpoint
 
-CHOICES = [(group, choice) for group, choices in groups().items() for choice in choices]
+PARTS = {"estimator/members"}
+"""Groups whose choices are parts of other choices alone."""
+CHOICES = [(group, choice) for group, choices in groups().items() if group not in PARTS for choice in choices]
 PATHS = sorted(folder().rglob("*.yaml"))
 NODES = {
     path.relative_to(folder()).with_suffix("").as_posix(): node
@@ -17,7 +24,7 @@ NODES = {
     if "_target_" in (node := yaml.safe_load(path.read_text()) or {})
 }
 TARGETS = sorted({node["_target_"] for node in NODES.values()})
-NESTED = {"threat", "surrogate", "parameters"}
+NESTED = {"threat", "surrogate", "parameters", "estimator", "estimators", "candidates", "attack", "source"}
 """Settings that are objects of their own, or the settings of someone else's class."""
 
 
@@ -26,11 +33,26 @@ def default():
     return compose("config", [])
 
 
-def overrides_for(group, choice, choices):
+@pytest.fixture(scope="module")
+def saved(default, tmp_path_factory):
+    """As much of a run as an attack can be transferred from."""
+    home = tmp_path_factory.mktemp("runs") / "1234e56789"
+    home.mkdir()
+    (home / "config.yaml").write_text(yaml.safe_dump(dict(default.config)))
+    experiment, _ = build(default.config | {"device": "cpu"})
+    state = dict(experiment.classifier().state_dict())
+    Checkpoint(training_signature(default.config), 1, {}, {"train": 0.0}, {}, state).save(home / "checkpoint.pt")
+    return home
+
+
+def overrides_for(group, choice, choices, saved):
     """What a user types to get one choice of one group."""
+    if (group, choice) == ("attack", "transfer"):
+        return [f"+attack@attacks.probe={choice}", f"attacks.probe.source={saved}"]
     if group == "attack":
         return [f"+attack@attacks.probe={choice}"]
-    fitting = ["dataset=digits_events"] if (group, choice) == ("encoder", "frames") else []
+    others = {("encoder", "frames"): ["dataset=digits_events"], ("threat", "flips"): ["suite=flips"]}
+    fitting = others.get((group, choice), [])
     return [*fitting, f"{group}={choice}" if group in {*choices, "experiment"} else f"+{group}={choice}"]
 
 
@@ -50,8 +72,8 @@ def defaults_of(target):
 
 
 def differs(value, default):
-    """Whether a yaml value is another one than Python's default; interpolations are decided elsewhere."""
-    if isinstance(value, str) and "${" in value:
+    """Whether a yaml value is another one than Python's default; interpolations and objects are decided elsewhere."""
+    if (isinstance(value, str) and "${" in value) or (isinstance(value, dict) and "_target_" in value):
         return False
     if callable(default) or repr(default) == "<factory>":
         default = {}
@@ -59,8 +81,8 @@ def differs(value, default):
 
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
-def test_every_choice_composes_passes_the_check_and_builds(group, choice, default):
-    overrides = overrides_for(group, choice, default.choices)
+def test_every_choice_composes_passes_the_check_and_builds(group, choice, default, saved):
+    overrides = overrides_for(group, choice, default.choices, saved)
     composed = compose("config", [*overrides, "tracker=none", "device=cpu"] if group != "tracker" else overrides)
     named = composed.choices.get("attack@attacks.probe" if group == "attack" else group)
     assert named == choice
@@ -146,3 +168,100 @@ def test_a_fraction_is_the_number_it_reads_as():
 def test_one_word_is_enough_for_a_code_that_draws():
     composed = compose("config", ["encoder=poisson"])
     assert (composed.choices["encoder"], composed.choices["regularizer"]) == ("poisson", "none")
+
+
+# --- models and runs that lie elsewhere
+
+
+def test_the_roots_say_the_same_of_an_evaluation(tmp_path):
+    own = yaml.safe_load((folder() / "config.yaml").read_text())
+    foreign = yaml.safe_load((folder() / "foreign.yaml").read_text())
+    assert foreign["evaluation"] == own["evaluation"]
+    for key in ("seed", "device", "threads", "runs", "force"):
+        assert foreign[key] == own[key]
+
+
+@pytest.fixture
+def weights(tmp_path):
+    path = tmp_path / "weights.pt"
+    path.write_bytes(b"weights")
+    return path
+
+
+def foreign(weights, *overrides):
+    return compose("foreign", ["model._target_=torch.nn.Flatten", f"checkpoint={weights}", *overrides]).config
+
+
+def signatures(config):
+    return training_signature(config), evaluation_signature(config)
+
+
+def test_a_foreign_model_is_its_target_its_arguments_its_data_and_the_content_of_its_weights(weights, tmp_path):
+    signature = training_signature(foreign(weights))
+    copied = tmp_path / "copied.pt"
+    copied.write_bytes(weights.read_bytes())
+    same = [foreign(copied), foreign(weights, "seed=3"), foreign(weights, "dataset.root=elsewhere", "threat.eps=0.2")]
+    assert {training_signature(config) for config in same} == {signature}
+    others = ["+model.start_dim=1", "dataset=digits_events", "model._target_=torch.nn.Softmax", "stochastic=true"]
+    found = {training_signature(foreign(weights, override)) for override in others}
+    weights.write_bytes(b"others!")
+    found |= {training_signature(foreign(weights)), training_signature(foreign("null"))}
+    assert len(found | {signature}) == len(others) + 3
+
+
+def test_a_foreign_model_is_evaluated_anew_by_other_attacks(weights):
+    one, other = foreign(weights), foreign(weights, "attacks.pgd.steps=3")
+    assert training_signature(one) == training_signature(other)
+    assert evaluation_signature(one) != evaluation_signature(other)
+
+
+def test_weights_that_are_not_there_are_one_line(tmp_path):
+    with pytest.raises(ConfigError, match=r"^checkpoint: got .*absent.pt \(No such file or directory\); allowed: "):
+        foreign(tmp_path / "absent.pt")
+
+
+def transferred(source, *overrides):
+    probe = ["+attack@attacks.probe=transfer", f"attacks.probe.source='{source}'"]
+    return compose("config", [*probe, *overrides, "device=cpu", "tracker=none"]).config
+
+
+def test_the_source_of_a_transferred_attack_is_a_training_wherever_it_lies(saved, tmp_path, default):
+    moved = saved.rename(saved.with_name("moved"))
+    try:
+        there = transferred(moved)
+    finally:
+        moved.rename(saved)
+    here = transferred(saved / "checkpoint.pt")
+    pinned = {"path": str(saved / "checkpoint.pt"), "training_signature": training_signature(default.config)}
+    assert here["attacks"]["probe"]["source"] == pinned
+    assert signatures(here) == signatures(there)
+    path = saved / "config.yaml"
+    before = path.read_text()
+    path.write_text(yaml.safe_dump({**default.config, "seed": 5}))
+    try:
+        assert training_signature(transferred(saved)) == training_signature(here)
+        assert evaluation_signature(transferred(saved)) != evaluation_signature(here)
+    finally:
+        path.write_text(before)
+
+
+def test_a_transferred_attack_is_built_around_the_classifier_that_was_saved(saved):
+    experiment, _ = build(transferred(saved, "evaluation.fast=false"))
+    state = torch.load(saved / "checkpoint.pt", weights_only=True)["state"]
+    probe = experiment.attacks["probe"]
+    assert isinstance(probe, Transfer)
+    assert isinstance(probe.source, SpikingClassifier)
+    assert not probe.source.training
+    assert all(torch.equal(tensor, state[name]) for name, tensor in probe.source.state_dict().items())
+    fast, _ = build(transferred(saved))
+    probe, x = fast.attacks["probe"], torch.rand(2, 1, 8, 8)
+    assert isinstance(probe, Transfer)
+    torch.testing.assert_close(probe.source(x), experiment.attacks["probe"].source(x))
+
+
+@pytest.mark.parametrize("source", ["absent", "", "{a: 1}", 3])
+def test_a_source_that_is_no_run_is_one_line(source, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"^attacks\.probe\.source: ") as error:
+        transferred(source)
+    assert "\n" not in str(error.value)

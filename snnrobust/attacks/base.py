@@ -73,7 +73,7 @@ class Attack(ABC):
         found = [attack._one(model, x, y, index) for attack in self.variants().values()]
         return found[0] if len(found) == 1 else _worst(model, y, found)
 
-    def target(self, model: Classifier, x: Tensor) -> tuple[Classifier, Tensor]:
+    def target(self, model: Classifier, x: Tensor, index: Tensor | None = None) -> tuple[Classifier, Tensor]:
         """What is attacked and judged: the model on its input, unless the attack lives elsewhere (`space`)."""
         return model, x
 

@@ -24,15 +24,16 @@ class Batch:
 
 @dataclass(frozen=True)
 class Split:
-    """One part of a dataset, whole, as small integers: `values` `[N, ...]` uint8 in 0..scale, `labels` `[N]` int64.
+    """One part of a dataset, whole: `values` `[N, ...]` and `labels` `[N]` int64.
 
-    An input is `values / scale`, so that every input lies in [0, 1] and `scale` is the fixed constant that links
-    a budget in input units to grey levels or event counts.
+    Datasets hold small integers, uint8 in 0..scale. An input is `values / scale`, so that every input lies in [0, 1]
+    and `scale` is the fixed constant that links a budget in input units to grey levels or event counts. Values that
+    are floats are the inputs themselves.
     """
 
     values: Tensor
     labels: Tensor
-    scale: int
+    scale: int = 1
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -44,7 +45,9 @@ class Split:
     def batch(self, index: Tensor) -> Batch:
         """The samples at `index` `[B]`, as floats, on the device of the split."""
         on_device = index.to(self.values.device)
-        return Batch(self.values[on_device].float().div_(self.scale), self.labels[on_device], index)
+        values = self.values[on_device]
+        x = values if values.is_floating_point() else values.float().div_(self.scale)
+        return Batch(x, self.labels[on_device], index)
 
     def batches(self, size: int) -> Iterator[Batch]:
         """All samples in order, in batches of `size` (the last one may be smaller)."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -15,8 +16,11 @@ from snnrobust.attacks.base import Attack, Stepwise
 from snnrobust.attacks.guard import untouched
 from snnrobust.data.dataset import Split
 from snnrobust.estimators.base import Estimator
+from snnrobust.estimators.strongest import Strongest
+from snnrobust.evaluation.examples import examples
+from snnrobust.evaluation.gradients import survey
 from snnrobust.evaluation.judge import Judge
-from snnrobust.evaluation.measures import firing_rate, firing_rates, gradient_measures
+from snnrobust.evaluation.probes import Probing, declared
 from snnrobust.evaluation.report import BROKEN, CLEAN, NOT_ATTACKED, ROBUST, Report, share
 from snnrobust.evaluation.selection import Selection, resolved, select, wanted
 from snnrobust.randomness import isolated
@@ -48,6 +52,7 @@ class Settings:
         exhaustive: attack every correctly classified sample under every estimator, instead of those that survived the
             estimators before; needed where single estimators are to be compared.
         fast: attack the fused network; results are judged on the network itself either way.
+        precision: of the fused network; bfloat16 is faster on processors that have it, and rounds.
         cascade: attack only what survived all attacks before; an attack's accuracy is then that of the worst
             case so far.
     """
@@ -57,6 +62,7 @@ class Settings:
     draws: int = 10
     exhaustive: bool = False
     fast: bool = True
+    precision: Literal["float32", "bfloat16"] = "float32"
     cascade: bool = False
 
 
@@ -98,28 +104,42 @@ class Evaluator:
             columns = _Columns(judge, data, self.settings)
             with _timed(seconds, CLEAN), progress(CLEAN, len(data)) as advance:
                 columns.clean(advance)
-            quick = self.settings.fast and isinstance(model, SpikingClassifier)
-            attacked = fused(model) if quick and isinstance(model, SpikingClassifier) else model
+            attacked = self._arranged(model)
             with _timed(seconds, "selection"):
                 attacks, selection = self._selected(attacked, judge, validation)
             for family in families(attacks):
                 name = "+".join(name for name, _ in family)
                 with _timed(seconds, f"attack/{name}"), progress(name, len(data)) as advance:
                     columns.attack(family, attacked, self._inside(), advance)
+            with _timed(seconds, "probes"):
+                probing = Probing(self.threat, self.estimator, self.settings.batch_size, self.settings.seed)
+                probes = probing(attacked, judge, data, columns.outcomes[CLEAN] == ROBUST)
             with _timed(seconds, "measures"), isolated("measures", self.settings.seed):
-                measures = gradient_measures(model, data.batches(self.settings.batch_size))
-                rates = firing_rates(model, data.batches(self.settings.batch_size))
+                size, seed = self.settings.batch_size, self.settings.seed
+                estimator = self._measured(selection)
+                gradients = survey(model, data, estimator, size, seed)
+                shown = examples(model, attacked, data, estimator, self._shown(attacks), seed)
         return Report(
             columns.outcomes,
             columns.majority,
             self._inside(),
             self.headline,
-            measures | firing_rate(rates),
-            {"firing_rate": rates},
+            gradients.scalars(),
+            gradients.layers,
             columns.excess,
             seconds,
             selection,
+            attacks,
+            probes,
+            gradients.estimators,
+            shown,
         )
+
+    def _arranged(self, model: Classifier) -> Classifier:
+        """What the attacks see."""
+        if not self.settings.fast or not isinstance(model, SpikingClassifier):
+            return model
+        return fused(model, torch.bfloat16 if self.settings.precision == "bfloat16" else torch.float32)
 
     def _selected(
         self, attacked: Classifier, judge: Judge, validation: Split | None
@@ -133,6 +153,17 @@ class Evaluator:
         size, seed = self.settings.batch_size, self.settings.seed
         chosen = select(request, attacked, judge, validation, self.threat, size, seed)
         return resolved(self.attacks, request, chosen.estimator), chosen
+
+    def _measured(self, selection: Selection | None) -> Estimator:
+        """The estimator whose gradient is measured, chosen by now."""
+        if isinstance(self.estimator, Strongest):
+            return selection.estimator if selection else declared(self.estimator)
+        return self.estimator
+
+    def _shown(self, attacks: Mapping[str, Attack]) -> Attack | None:
+        """The attack whose perturbations are kept for a few samples: that of the headline, if it is one on inputs."""
+        attack = attacks.get(self.headline.get("pgd_accuracy", ""))
+        return attack if attack is not None and attack.adversarial and attack.space == "input" else None
 
     def _inside(self) -> tuple[str, ...]:
         return tuple(
@@ -179,12 +210,13 @@ class _Columns:
         for (name, attack), members in zip(family, variants, strict=True):
             self._open(name, everywhere=not attack.adversarial)
             for member in members:
-                self._open(name + f"/{member}" * bool(member))
+                self._open(name + f"/{member}" * bool(member), everywhere=not attack.adversarial)
         for member in variants[0]:
             names = [name for name, _ in family]
             open_ = [self._in_question(name, attack, before) for name, attack in family]
             todo = torch.stack(open_).any(0).nonzero().flatten()
-            for index in todo.split(self.settings.batch_size):
+            # Nothing splits into one part of nothing.
+            for index in todo.split(self.settings.batch_size) if len(todo) else ():
                 found = _crafted([members[member] for members in variants], attacked, self.data, index)
                 for name, (_, attack), bits, x in zip(names, family, open_, found, strict=True):
                     self._judge(name, member, attack, x, index, bits[index])

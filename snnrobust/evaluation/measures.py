@@ -1,42 +1,67 @@
-"""Scalar measures of a model on data: one definition each.
+"""Scalar measures of a model's input gradient: one definition each.
 
 Let `p_y(x)` be the softmax probability of the true class and `g = grad_x p_y(x)` with n entries, taken in eval mode
-with respect to the input in its own units (pixels in [0, 1], scaled event counts), with the surrogate that the model
-was trained with. All gradient measures are means over samples.
+with respect to the input in its own units (pixels in [0, 1], scaled event counts), under a named gradient estimator.
+All measures are means over samples; those of a gradient that is not finite are NaN or count it as dense, never as
+sparse.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from snnrobust.attacks.guard import untouched
 from snnrobust.data.dataset import Batch
+from snnrobust.estimators.base import Estimator
+from snnrobust.estimators.surrogate import TRAINED
+from snnrobust.randomness import per_sample
+from snnrobust.regularizers.gradient_sparsity import runner_up, true_against
 from snnrobust.spiking.classifier import Classifier
-from snnrobust.spiking.neuron import Neuron
 
 SMALL = 1e-3
 """An entry counts as small if |g_i| is at most this share of the sample's largest |g_i|."""
+Function = Callable[[Tensor, Tensor], Tensor]
+"""Of logits `[B, K]` and labels `[B]`, per sample: what is differentiated.
+
+`snnrobust.attacks.losses.cross_entropy` is one, with the gradient `-g / p_y`: of all measures only the norms differ.
+"""
 
 
-def input_gradient(model: Classifier, x: Tensor, y: Tensor) -> Tensor:
-    """`grad_x p_y(x)` per sample, `[B, ...]`; the model is left as it was."""
-    with untouched(model), torch.enable_grad():
+def probability(z: Tensor, y: Tensor) -> Tensor:
+    """`p_y`."""
+    return z.softmax(1).gather(1, y[:, None]).squeeze(1)
+
+
+def binary(z: Tensor, y: Tensor) -> Tensor:
+    """`sigmoid(z_y - max_{j != y} z_j)`, whose gradient the regularizer of Liu et al. (ICML 2024) makes sparse."""
+    return true_against(runner_up(z.detach(), y), z, y)
+
+
+def input_gradient(
+    model: Classifier, x: Tensor, y: Tensor, estimator: Estimator = TRAINED, of: Function = probability
+) -> Tensor:
+    """`grad_x p_y(x)` per sample, `[B, ...]`, or that of another function; the model is left as it was.
+
+    Raises:
+        ValueError: if the estimator does not apply to the model.
+    """
+    with untouched(model), torch.enable_grad(), estimator.applied(model) as view:
         x = x.detach().requires_grad_()
-        logits: Tensor = model(x)
-        probability = logits.softmax(1).gather(1, y[:, None]).sum()
-        gradient: Tensor = torch.autograd.grad(probability, x)[0]
+        gradient: Tensor = torch.autograd.grad(of(view(x), y).sum(), x)[0]
     return gradient
 
 
 def sparsity(g: Tensor) -> Tensor:
     """`gradient_sparsity` `[B]`: fraction of entries with `|g_i| <= 1e-3 max_j |g_j|`; 1 for an all-zero gradient."""
     size = g.flatten(1).abs()
-    return (size <= SMALL * size.amax(1, keepdim=True)).float().mean(1)
+    largest = size.amax(1, keepdim=True)
+    share = (size <= SMALL * largest).float().mean(1)
+    # Beside an infinite entry every other one is small, which says nothing.
+    return torch.where(largest.squeeze(1).isfinite(), share, torch.nan)
 
 
 def zero_fraction(g: Tensor) -> Tensor:
@@ -61,14 +86,32 @@ def hoyer(g: Tensor) -> Tensor:
     Hoyer (2004). An all-zero gradient, for which the quotient is undefined, counts as 1, as the sparsest there is.
     Computed on `g / max|g|`, since the squares of tiny gradients underflow.
     """
+    scaled, zero = _scaled(g)
+    root = math.sqrt(scaled.shape[1])
+    if root == 1:
+        return torch.ones(len(scaled), device=g.device)
+    quotient = l1(scaled) / l2(scaled).clamp_min(1.0)
+    return torch.where(zero, 1.0, (root - quotient) / (root - 1))
+
+
+def gini(g: Tensor) -> Tensor:
+    """`gradient_gini` `[B]`: `1 - 2 sum_k (|g|_(k) / l1) (n - k + 1/2) / n`, sizes in increasing order, k from 1.
+
+    Hurley and Rickard (2009), eq. 15; 0 for equal entries, `1 - 1/n` for a single one, 1 for an all-zero gradient.
+    """
+    scaled, zero = _scaled(g)
+    size = scaled.abs().sort(1).values
+    n = size.shape[1]
+    weight = (n - 0.5 - torch.arange(n, device=g.device, dtype=size.dtype)) / n
+    return torch.where(zero, 1.0, 1 - 2 * (size * weight).sum(1) / size.sum(1).clamp_min(1.0))
+
+
+def _scaled(g: Tensor) -> tuple[Tensor, Tensor]:
+    """`g / max|g|` `[B, n]`, and which samples have a gradient of nothing but zeros `[B]`."""
     flat = g.flatten(1)
     largest = flat.abs().amax(1, keepdim=True)
-    scaled = flat / torch.where(largest > 0, largest, 1.0)
-    root = math.sqrt(flat.shape[1])
-    if root == 1:
-        return torch.ones(len(flat), device=g.device)
-    quotient = l1(scaled) / l2(scaled).clamp_min(1.0)
-    return torch.where(largest.squeeze(1) > 0, (root - quotient) / (root - 1), 1.0)
+    zero = largest == 0
+    return flat / torch.where(zero, 1.0, largest), zero.squeeze(1)
 
 
 def all_zero(g: Tensor) -> Tensor:
@@ -82,55 +125,34 @@ GRADIENT_MEASURES = {
     "gradient_l1": l1,
     "gradient_l2": l2,
     "gradient_hoyer": hoyer,
+    "gradient_gini": gini,
     "gradient_vanished": all_zero,
 }
 
 
-def gradient_measures(model: Classifier, batches: Iterable[Batch]) -> dict[str, float]:
-    """The mean over samples of every gradient measure."""
+def gradient_measures(
+    model: Classifier,
+    batches: Iterable[Batch],
+    estimator: Estimator = TRAINED,
+    of: Function = probability,
+    seed: int = 0,
+) -> dict[str, float]:
+    """The mean over samples of every gradient measure.
+
+    Args:
+        model: what is differentiated.
+        batches: the samples.
+        estimator: how; no ensemble.
+        of: which function of the logits.
+        seed: of a stochastic model's draws, which belong to a sample whatever batch it is in.
+
+    Raises:
+        ValueError: if the estimator does not apply to the model.
+    """
     values: dict[str, list[Tensor]] = {name: [] for name in GRADIENT_MEASURES}
     for batch in batches:
-        g = input_gradient(model, batch.x, batch.y)
+        with per_sample(batch.index, "measures", seed):
+            g = input_gradient(model, batch.x, batch.y, estimator, of)
         for name, measure in GRADIENT_MEASURES.items():
-            values[name].append(measure(g).cpu())
+            values[name].append(measure(g))
     return {name: float(torch.cat(v).double().mean()) for name, v in values.items()}
-
-
-@torch.no_grad()
-def firing_rates(model: Classifier, batches: Iterable[Batch]) -> dict[str, float]:
-    """Mean spikes per neuron and time step, by name of the spiking layer, in eval mode; {} without such layers."""
-    totals: dict[str, list[float]] = {}
-    modules = model.named_modules() if isinstance(model, nn.Module) else ()
-    layers = {name: module for name, module in modules if isinstance(module, Neuron)}
-    with untouched(model), _recording(layers, totals):
-        samples = []
-        for batch in batches:
-            model(batch.x)
-            samples.append(len(batch.x))
-    return {
-        name: sum(rate * n for rate, n in zip(rates, samples, strict=True)) / sum(samples)
-        for name, rates in totals.items()
-    }
-
-
-def firing_rate(rates: Mapping[str, float]) -> dict[str, float]:
-    """`firing_rate`: the unweighted mean over spiking layers of spikes per neuron and step; {} without such layers."""
-    return {"firing_rate": sum(rates.values()) / len(rates)} if rates else {}
-
-
-@contextmanager
-def _recording(layers: Mapping[str, nn.Module], totals: dict[str, list[float]]) -> Iterator[None]:
-    """Appends the mean of every forward's spikes to `totals`, by layer."""
-
-    def record(name: str, spikes: Tensor) -> None:
-        totals.setdefault(name, []).append(float(spikes.mean(dtype=torch.float64)))
-
-    handles = [
-        module.register_forward_hook(lambda _module, _inputs, spikes, name=name: record(name, spikes))
-        for name, module in layers.items()
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -9,6 +9,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from snnrobust.attacks.base import Attack
+from snnrobust.evaluation.examples import Examples
+from snnrobust.evaluation.probes import NO_PROBES, Probes
+
 if TYPE_CHECKING:
     from snnrobust.evaluation.selection import Selection
 
@@ -50,10 +54,14 @@ class Report:
         inside: attacks that stay inside the threat of the evaluation; they form the worst case.
         headline: names of metrics that repeat an attack's accuracy, as `{"pgd_accuracy": "pgd"}`.
         measures: further scalars, by name.
-        layers: per measure, a value per spiking layer.
+        layers: per measure, a value per spiking layer; as `measure/estimator` under each estimator but the first.
         excess: per attack, by how much its largest perturbation left its own budget (0 or rounding).
         seconds: per phase.
         selection: of the strongest estimators on validation data, where there was one.
+        suite: the attacks as they were run, by name.
+        probes: what is known of the model apart from the attacks.
+        estimators: gradient measures under each estimator, the declared one first, whose are among `measures`.
+        examples: a few samples with their gradients.
     """
 
     outcomes: Mapping[str, Tensor]
@@ -65,6 +73,10 @@ class Report:
     excess: Mapping[str, float]
     seconds: Mapping[str, float] = field(default_factory=dict)
     selection: Selection | None = None
+    suite: Mapping[str, Attack] = field(default_factory=dict)
+    probes: Probes = NO_PROBES
+    estimators: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    examples: Examples | None = None
 
     @property
     def attacks(self) -> tuple[str, ...]:

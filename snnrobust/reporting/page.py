@@ -10,6 +10,7 @@ from importlib import resources
 
 from jinja2 import Environment, StrictUndefined
 
+from snnrobust.reporting.estimators import EstimatorTable
 from snnrobust.reporting.records import Collection, Record
 from snnrobust.reporting.tables import MISSING, Summary
 
@@ -26,6 +27,15 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Gradients:
+    """The section on gradients: heat maps, measures under every estimator, and what is not shown."""
+
+    heatmaps: Sequence[Picture]
+    table: EstimatorTable
+    notes: Sequence[str]
+
+
+@dataclass(frozen=True)
 class Run:
     """A line of the table of runs, as text."""
 
@@ -33,6 +43,7 @@ class Run:
     labels: tuple[str, ...]
     seed: int
     values: tuple[str, ...]
+    flags: str
     seconds: str
     commit: str
     command: str
@@ -43,7 +54,9 @@ def picture(svg: bytes, caption: str, wide: bool) -> Picture:
     return Picture(base64.b64encode(svg).decode(), caption, wide)
 
 
-def render(title: str, summary: Summary, collection: Collection, pictures: Sequence[Picture]) -> str:
+def render(
+    title: str, summary: Summary, collection: Collection, pictures: Sequence[Picture], gradients: Gradients
+) -> str:
     """The page as text."""
     source = resources.files(__package__ or "").joinpath("page.html.j2").read_text(encoding="utf-8")
     template = Environment(autoescape=True, undefined=StrictUndefined).from_string(source)
@@ -54,6 +67,7 @@ def render(title: str, summary: Summary, collection: Collection, pictures: Seque
         failures=collection.failures,
         problems=collection.problems,
         figures=pictures,
+        gradients=gradients,
         runs=[_run(record, summary.labels(setting)) for setting in summary.settings for record in setting.records],
     )
 
@@ -68,6 +82,7 @@ def _run(record: Record, labels: Sequence[str]) -> Run:
         labels=tuple(labels),
         seed=record.seed,
         values=tuple(MISSING if value is None else f"{100 * value:.1f}" for value in found),
+        flags=", ".join(flag.name for flag in record.flags),
         seconds=f"{sum(content.get('durations', {}).values()):.0f}",
         commit=commit,
         command=shlex.join(["snnrobust", "train", *content.get("overrides", ())]),

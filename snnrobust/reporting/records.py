@@ -33,6 +33,13 @@ class _Config(BaseModel):
     attacks: dict[str, dict[str, Any]]
 
 
+class _Flag(BaseModel):
+    name: str
+    sentence: str
+    value: float
+    anchor: str = ""
+
+
 class _Content(BaseModel):
     """What a report reads of a `results.json`; anything else in it is welcome."""
 
@@ -43,12 +50,24 @@ class _Content(BaseModel):
     metrics: dict[str, float | None]
     finished: datetime
     overrides: list[str] = []
-    flags: list[dict[str, Any]] = []
+    flags: list[_Flag] = []
+    layers: dict[str, dict[str, float | None]] = {}
+    estimators: dict[str, dict[str, float | None]] = {}
     samples: dict[str, int] = {}
     durations: dict[str, float] = {}
     git: dict[str, Any] | None = None
     training: dict[str, Any] = {}
     hardware: dict[str, Any] = {}
+
+
+@dataclass(frozen=True)
+class Raised:
+    """A flag: its name, what it means, the number that raised it, and where more is said (older records lack it)."""
+
+    name: str
+    sentence: str
+    value: float
+    anchor: str
 
 
 @dataclass(frozen=True)
@@ -80,6 +99,13 @@ class Record:
     @property
     def seed(self) -> int:
         return int(self.config["seed"])
+
+    @property
+    def flags(self) -> list[Raised]:
+        """What the evaluation says against itself."""
+        return [
+            Raised(f["name"], f["sentence"], f["value"], f.get("anchor", "")) for f in self.content.get("flags", ())
+        ]
 
     @property
     def finished(self) -> float:

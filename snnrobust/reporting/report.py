@@ -10,7 +10,11 @@ from typing import TYPE_CHECKING
 
 from snnrobust.files import write_atomically
 from snnrobust.reporting import figures
-from snnrobust.reporting.page import Picture, picture, render
+from snnrobust.reporting.estimators import estimator_table
+from snnrobust.reporting.examples import MOST_TRAININGS, select
+from snnrobust.reporting.heatmaps import heatmap
+from snnrobust.reporting.layers import layers
+from snnrobust.reporting.page import Gradients, Picture, picture, render
 from snnrobust.reporting.records import RecordError, collect
 from snnrobust.reporting.tables import Summary, runs_csv, summarise
 
@@ -31,7 +35,14 @@ FIGURES = {
         "Accuracy against the size of the perturbation: adversarial (PGD, solid) and random (noise, dashed). "
         "Bands are one standard deviation over seeds; size 0 is the clean accuracy.",
     ),
+    "layers": (
+        layers,
+        "Exact zeros in the gradient on its way back: what arrives at the spikes of each layer (hollow) and what its "
+        "neurons pass on to their current (filled). A rise from filled to hollow is the work of what lies between two "
+        "layers, such as max pooling. Bands are one standard deviation over seeds.",
+    ),
 }
+HEATMAPS = [f"gradients_{number}" for number in range(1, MOST_TRAININGS + 1)]
 
 
 @dataclass(frozen=True)
@@ -68,15 +79,26 @@ def write_report(paths: Sequence[Path], out: Path, title: str) -> Report:
     for name, (make, caption) in FIGURES.items():
         figure = make(summary)
         if figure is not None:
-            svg = _drawn(figure, "svg")
-            files |= {f"{name}.svg": svg, f"{name}.png": _drawn(figure, "png")}
-            pictures.append(picture(svg, caption, wide=len(figure.axes) > 1))
-    files["index.html"] = render(title, summary, collection, pictures)
+            drawn = _files(name, figure)
+            files |= drawn
+            pictures.append(picture(drawn[f"{name}.svg"], caption, wide=len(figure.axes) > 1))
+    selection = select(summary.settings)
+    heatmaps: list[Picture] = []
+    for name, examples in zip(HEATMAPS, selection.shown, strict=False):
+        drawn = _files(name, heatmap(examples))
+        files |= drawn
+        heatmaps.append(picture(drawn[f"{name}.svg"], f"{examples.training} ({examples.run})", wide=False))
+    gradients = Gradients(heatmaps, estimator_table(summary.settings), selection.notes)
+    files["index.html"] = render(title, summary, collection, pictures, gradients)
     for name, content in files.items():
         write_atomically(out / name, content)
-    for stale in {f"{name}.{kind}" for name in FIGURES for kind in ("svg", "png")} - files.keys():
+    for stale in {f"{name}.{kind}" for name in (*FIGURES, *HEATMAPS) for kind in ("svg", "png")} - files.keys():
         (out / stale).unlink(missing_ok=True)
     return Report(out / "index.html", tuple(out / name for name in files), summary)
+
+
+def _files(name: str, figure: Figure) -> dict[str, bytes]:
+    return {f"{name}.{kind}": _drawn(figure, kind) for kind in ("svg", "png")}
 
 
 def _drawn(figure: Figure, kind: str) -> bytes:

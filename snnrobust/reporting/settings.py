@@ -64,7 +64,7 @@ class Setting:
 
     @property
     def flagged(self) -> bool:
-        return any(record.content.get("flags") for record in self.records)
+        return any(record.flags for record in self.records)
 
     def label(self, key: str) -> Any:
         return dict(self.labels).get(key)

@@ -12,7 +12,7 @@ from rich.console import Console, ConsoleOptions
 from rich.table import Table
 from tabulate import tabulate
 
-from snnrobust.reporting.records import Collection, Record
+from snnrobust.reporting.records import Collection, Raised, Record
 from snnrobust.reporting.settings import Estimate, Setting, settings_of, short, show
 
 HEADLINE = ("clean_accuracy", "noise_accuracy", "fgsm_accuracy", "pgd_accuracy", "worst_accuracy")
@@ -61,8 +61,9 @@ class Summary:
         return [self._row(setting) for setting in self.settings]
 
     def _row(self, setting: Setting) -> list[str]:
-        cells = [cell(metric, setting.estimate(metric), len(setting.records)) for metric in self.metrics]
-        flagged = [text + DAGGER if setting.flagged and text != MISSING else text for text in cells]
+        shown = [(metric, cell(metric, setting.estimate(metric), len(setting.records))) for metric in self.metrics]
+        doubtful = [setting.flagged and text != MISSING and under_attack(metric) for metric, text in shown]
+        flagged = [text + DAGGER * doubt for (_, text), doubt in zip(shown, doubtful, strict=True)]
         return [*self.labels(setting), str(len(setting.records)), *flagged]
 
     def to_terminal(self, width: int) -> Table:
@@ -136,10 +137,12 @@ def runs_csv(records: Sequence[Record]) -> str:
     names = list(dict.fromkeys(name for record in records for name in record.metrics))
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["training_signature", "evaluation_signature", "seed", "overrides", *names])
+    writer.writerow(["training_signature", "evaluation_signature", "seed", "overrides", "flags", *names])
     for record in records:
         overrides = " ".join(map(str, record.content.get("overrides", ())))
-        writer.writerow([*record.identity, record.seed, overrides, *(record.metrics.get(name, "") for name in names)])
+        flags = " ".join(flag.name for flag in record.flags)
+        values = (record.metrics.get(name, "") for name in names)
+        writer.writerow([*record.identity, record.seed, overrides, flags, *values])
     return out.getvalue()
 
 
@@ -149,6 +152,11 @@ def title(metric: str) -> str:
         name = TITLES.get(metric, metric.removesuffix("_accuracy").replace("_", " "))
         return f"{name} [%]"
     return metric.replace("_", " ")
+
+
+def under_attack(metric: str) -> bool:
+    """True for the accuracies that a flag of the evaluation speaks against."""
+    return metric.endswith("_accuracy") and not metric.startswith(("clean_", "noise_", "gaussian_noise_"))
 
 
 def cell(metric: str, estimate: Estimate | None, runs: int) -> str:
@@ -179,9 +187,7 @@ def _notes(settings: Sequence[Setting], collection: Collection) -> Iterator[str]
     for metric, word in (("pgd_accuracy", "PGD"), ("noise_accuracy", "noise")):
         names = sorted({str(record.config["suite"]["headline"].get(metric, "none")) for record in records})
         yield f"{word}: the attack {' or '.join(names)}" + (", not the same in all runs" if len(names) > 1 else "")
-    if any(setting.flagged for setting in settings):
-        names = sorted({str(flag.get("name")) for record in records for flag in record.content.get("flags", ())})
-        yield f"{DAGGER} the evaluation raised a flag: {', '.join(names)}"
+    yield from _flags(records)
     if len({setting.seeds for setting in settings}) > 1:
         yield "the rows do not have the same seeds"
     if any(len(set(setting.seeds)) < len(setting.seeds) for setting in settings):
@@ -199,3 +205,15 @@ def _notes(settings: Sequence[Setting], collection: Collection) -> Iterator[str]
         yield f"{len(collection.failures)} runs failed and are not in the table"
     if collection.problems:
         yield f"{len(collection.problems)} records could not be used"
+
+
+def _flags(records: Sequence[Record]) -> Iterator[str]:
+    """A note for each flag that some record raised, in the words of the one with the largest number."""
+    raised: dict[str, list[Raised]] = {}
+    for record in records:
+        for flag in record.flags:
+            raised.setdefault(flag.name, []).append(flag)
+    for name, flags in sorted(raised.items()):
+        worst = max(flags, key=lambda flag: flag.value)
+        numbers = f"{len(flags)} of {len(records)} runs, at most {worst.value:.3g}"
+        yield f"{DAGGER} {name} ({numbers}): {worst.sentence}" + f"; see {worst.anchor}" * bool(worst.anchor)

@@ -35,28 +35,54 @@ class Once(nn.Module):
         return unfolded
 
 
-def fused(model: SpikingClassifier) -> SpikingClassifier:
-    """A frozen copy in eval mode that shares no weights with `model`; the model is left as it was."""
+class Half(nn.Module):
+    """A backbone that computes in bfloat16; membranes are integrated in float32, logits come back in float32."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone.bfloat16()
+
+    def forward(self, sequence: Tensor) -> Tensor:
+        constant = len(sequence) > 1 and sequence.stride(0) == 0
+        rounded = sequence[:1].bfloat16().expand_as(sequence) if constant else sequence.bfloat16()
+        logits: Tensor = self.backbone(rounded)
+        return logits.float()
+
+
+def fused(model: SpikingClassifier, dtype: torch.dtype = torch.float32) -> SpikingClassifier:
+    """A frozen copy in eval mode that shares no weights with `model`; the model is left as it was.
+
+    Args:
+        model: what is copied.
+        dtype: float32, or bfloat16 for convolutions that are two to four times as fast on processors that have it;
+            logits are then rounded, so that results have to be judged by the model itself.
+    """
     copied: SpikingClassifier = copy.deepcopy(model).eval().requires_grad_(False)
     for module in [*copied.modules()]:
         if isinstance(module, nn.Sequential):
             _fold_batch_norms(module)
+    wrapped: dict[nn.Module, Once] = {}
     for module in [*copied.modules()]:
-        for name, child in [*module.named_children()]:
+        for name, child in module._modules.items():  # a layer may stand in several places
             if isinstance(child, StepModule) and not isinstance(child, MemoryModule) and child.step_mode == "m":
                 child.step_mode = "s"
-                setattr(module, name, Once(child))
+                wrapped[child] = Once(child)
+            if child in wrapped:
+                module._modules[name] = wrapped[child]
     for parameter in copied.parameters():
         if parameter.dim() == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-    return copied
+    if dtype == torch.bfloat16:
+        copied.backbone = Half(copied.backbone)
+    return copied.eval()  # the new modules too
 
 
 def _fold_batch_norms(layers: nn.Sequential) -> None:
     """Replaces each pair of convolution and batch norm by one convolution."""
     kept: OrderedDict[str, nn.Module] = OrderedDict()
     last = ""
-    for name, layer in layers.named_children():
+    for name, layer in layers._modules.items():  # `named_children` would skip a layer that stands here twice
+        assert layer is not None
         before = kept.get(last)
         if isinstance(layer, nn.BatchNorm2d) and isinstance(before, nn.Conv2d) and layer.track_running_stats:
             kept[last] = fuse_conv_bn_eval(before, layer).requires_grad_(False)

@@ -82,8 +82,9 @@ class _Fire(torch.autograd.Function):
         if kernels.fits(current):
             potential, spikes = kernels.fire(current, steps, neuron.dynamics)
         else:
-            potential = neuron.dynamics.potentials(current, steps)
-            spikes = (potential >= neuron.dynamics.threshold).to(potential.dtype)
+            exact = current.float() if current.dtype == torch.bfloat16 else current
+            potential = neuron.dynamics.potentials(exact, steps)
+            spikes = (potential >= neuron.dynamics.threshold).to(current.dtype)
         ctx.save_for_backward(potential, current.mean(0) if rule.needs_current else None)
         ctx.neuron, ctx.rule, ctx.summed = neuron, rule, len(current) == 1 < steps
         return spikes
@@ -92,7 +93,7 @@ class _Fire(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         potential, mean_current = ctx.saved_tensors
         trace = Trace(potential, mean_current, ctx.neuron.dynamics, ctx.neuron.surrogate, ctx.summed)
-        result = ctx.rule.backward(grad, trace)
+        result = ctx.rule.backward(grad, trace).to(grad.dtype)
         if ctx.summed and len(result) > 1:
             result = result.sum(0, keepdim=True)
         return result, None, None, None

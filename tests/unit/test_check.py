@@ -4,7 +4,7 @@ import copy
 
 import pytest
 
-from snnrobust.check import check
+from snnrobust.check import SAVED_NODES, check, check_saved
 from snnrobust.config import compose
 from snnrobust.schema import ConfigError
 
@@ -113,3 +113,81 @@ def test_scalars_of_the_top_level_are_checked(config, key, value):
 @pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:1"])
 def test_devices(config, device):
     check({**config, "device": device})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("batch_size", 0), ("draws", 0), ("draws", 1.5), ("exhaustive", "no"), ("fast", 1), ("seed", -1)),
+        ("precision", "float16"),
+    ],
+)
+def test_how_an_evaluation_is_carried_out_is_checked(config, key, value):
+    config["evaluation"][key] = value
+    (line,) = mistakes(config)
+    assert line.startswith(f"evaluation.{key}: got {value!r}; allowed: ")
+
+
+def test_a_cascade_is_on_or_off(config):
+    config["suite"]["cascade"] = "later"
+    assert mistakes(config)[0].startswith("suite.cascade: got 'later'; allowed: ")
+
+
+def test_an_estimator_is_checked_where_attacks_repeat_it(config):
+    config["estimator"] = {"_target_": "snnrobust.estimators.surrogate.Trained", "width": 1.0}
+    for attack in config["attacks"].values():
+        if "estimator" in attack:
+            attack["estimator"] = config["estimator"]
+    assert mistakes(config) == ["estimator.width: unknown key; allowed: no keys"]
+
+
+# --- models made elsewhere
+
+
+@pytest.fixture
+def foreign(config):
+    kept = ("dataset", "threat", "estimator", "tracker", "suite", "attacks", "evaluation", "seed", "device", "threads")
+    made = {"model": {"_target_": "torch.nn.Flatten"}, "weights": {"path": None, "sha256": None}, "stochastic": False}
+    return {**{key: config[key] for key in kept}, **made, "runs": "runs", "force": False}
+
+
+def test_a_model_made_elsewhere_needs_nothing_of_its_training(foreign, config):
+    check(foreign)
+    check({**foreign, "encoder": config["encoder"]})
+    assert mistakes({**foreign, "training": config["training"]})[0].startswith("training: unknown key")
+
+
+def test_every_key_of_a_foreign_config_is_required(foreign):
+    for key in foreign.keys() - {"weights"}:
+        assert mistakes({k: v for k, v in foreign.items() if k != key}) == [f"{key}: missing; it has no default"]
+
+
+def test_arguments_of_a_model_made_elsewhere_are_checked_by_name(foreign):
+    foreign["model"]["depth"] = 3
+    assert mistakes(foreign) == ["model.depth: unknown key; allowed: end_dim, start_dim"]
+
+
+def test_a_package_that_the_command_did_not_name_is_refused(foreign):
+    foreign["model"] = {"_target_": "my.package.Net"}
+    assert mistakes(foreign)[0].startswith("model._target_: got 'my.package.Net'; allowed: ")
+
+
+# --- saved classifiers
+
+
+def test_only_what_a_classifier_is_built_from_has_to_be_in_order(config):
+    check_saved({key: config[key] for key in SAVED_NODES})
+    check_saved({**config, "training": {"lr": -1}, "tracker": {"_target_": "os.system"}})
+
+
+@pytest.mark.parametrize("key", SAVED_NODES)
+def test_what_a_saved_classifier_is_built_from_reaches_no_other_code(config, key):
+    config[key] = {"_target_": "torch.load", "f": "evil.pt"}
+    with pytest.raises(ConfigError, match=rf"^{key}\._target_: got 'torch.load'"):
+        check_saved(config)
+
+
+def test_values_of_a_saved_classifier_are_checked(config):
+    config["encoder"]["steps"] = 0
+    with pytest.raises(ConfigError, match=r"^encoder\.steps: got 0"):
+        check_saved(config)

@@ -10,7 +10,7 @@ from snnrobust.identity import TRAINING_KEYS, evaluation_signature, training_sig
 # A change here means that every recorded run is orphaned: it is done again under a new name. If it is meant,
 # CHANGELOG.md has to say so.
 GOLDEN_TRAINING = "02a7e9d05f"
-GOLDEN_EVALUATION = "36437d3c7c"
+GOLDEN_EVALUATION = "6f37a848b5"
 
 NOT_COUNTED = {("dataset", "root"), ("dataset", "download"), ("dataset", "eps")}
 
@@ -74,14 +74,21 @@ def test_every_training_value_changes_both_signatures(default):
 
 
 def test_every_evaluation_value_changes_the_evaluation_signature_alone(default):
-    paths = [p for p in leaves({k: default[k] for k in ("threat", "attacks", "evaluation")})]
-    for path in [*paths, ("suite", "headline", "pgd_accuracy")]:
+    paths = [p for p in leaves({k: default[k] for k in ("threat", "estimator", "attacks", "evaluation")})]
+    assert len(paths) > 30
+    for path in [*paths, ("suite", "headline", "pgd_accuracy"), ("suite", "cascade")]:
         training, evaluation = signatures(changed(default, path))
         assert training == GOLDEN_TRAINING, path
         assert evaluation != GOLDEN_EVALUATION, path
 
 
-@pytest.mark.parametrize("override", ["threat.eps=0.2", "attacks.pgd.steps=20", "~attacks.fgsm", "evaluation.seed=1"])
+@pytest.mark.parametrize(
+    "override",
+    [
+        *("threat.eps=0.2", "attacks.pgd.steps=20", "~attacks.fgsm", "evaluation.seed=1"),
+        *("estimator=rate", "suite.cascade=true", "evaluation.exhaustive=true", "evaluation.fast=false"),
+    ],
+)
 def test_another_evaluation_from_the_command_line_keeps_the_training(override):
     training, evaluation = composed(override)
     assert training == GOLDEN_TRAINING
@@ -125,3 +132,29 @@ def test_not_a_number_has_no_signature(default):
     broken["training"]["lr"] = float("nan")
     with pytest.raises(ValueError, match="Out of range"):
         training_signature(broken)
+
+
+# --- what lies elsewhere
+
+
+def test_a_run_that_an_attack_refers_to_is_its_training_not_its_place(default):
+    def transferred(path, training):
+        source = {"path": path, "training_signature": training}
+        attacks = {**default["attacks"], "moved": {"_target_": "x.Transfer", "source": source}}
+        return signatures({**default, "attacks": attacks})
+
+    assert transferred("here", "0123456789") == transferred("there", "0123456789")
+    assert transferred("here", "0123456789")[0] == GOLDEN_TRAINING
+    assert transferred("here", "0123456789")[1] != transferred("here", "9876543210")[1]
+
+
+def test_weights_made_elsewhere_are_their_content(default):
+    def foreign(path="a.pt", sha256="00", **changes):
+        kept = {key: default[key] for key in ("dataset", "threat", "estimator", "attacks", "suite", "evaluation")}
+        made = {"model": {"_target_": "my.Net"}, "weights": {"path": path, "sha256": sha256}, "stochastic": False}
+        return signatures({**kept, **made, **changes})
+
+    assert foreign() == foreign(path="b.pt") == foreign(seed=3, threads=2)
+    others = [foreign(sha256="01"), foreign(stochastic=True), foreign(model={"_target_": "my.Net", "width": 8})]
+    others.append(foreign(dataset={**default["dataset"], "split_seed": 1}))
+    assert len({training for training, _ in [foreign(), *others]}) == 5

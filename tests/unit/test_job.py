@@ -94,3 +94,18 @@ def test_a_failure_of_another_evaluation_is_not_this_one(job):
 
 def test_a_run_without_any_record_was_killed(job):
     assert "killed" in str(failure_of(job))
+
+
+def test_the_evaluation_of_a_model_made_elsewhere_lies_under_the_signature_of_its_weights(tmp_path):
+    weights = tmp_path / "weights.pt"
+    weights.write_bytes(b"weights")
+    chosen = ["model._target_=torch.nn.Flatten", f"checkpoint={weights}"]
+    config = {**compose("foreign", chosen).config, "runs": str(tmp_path / "runs")}
+    job = Job(config, {}, (), "evaluate")
+    assert job.home == job.folder == tmp_path / "runs" / job.training
+    job.home.mkdir(parents=True)
+    (job.home / "config.yaml").write_text(yaml.safe_dump(json.loads(json.dumps(config))))
+    stronger = compose("foreign", [*chosen, "attacks.pgd.steps=3"]).config
+    other = Job({**stronger, "runs": config["runs"]}, {}, (), "evaluate")
+    assert job.folder == job.home
+    assert other.folder == job.home / other.evaluation

@@ -1,63 +1,95 @@
-"""Neurons against SpikingJelly's stateful ones, against numbers worked by hand, and against the written recursion."""
+"""Neurons against SpikingJelly's, against numbers worked by hand, and against the written recursion."""
 
-import math
 from itertools import product
 
 import pytest
 import torch
 from spikingjelly.activation_based import neuron as reference
+from torch import Tensor, nn
 
+from snnrobust.estimators.surrogate import TRAINED
 from snnrobust.spiking.neuron import IF, LIF, Neuron
-from snnrobust.spiking.surrogate import atan, sigmoid, triangle
+from snnrobust.spiking.surrogate import atan, exponential, gaussian, rectangle, sigmoid, straight_through, triangle
 
 BOTH = (False, True)
-SURROGATES = {"triangle": triangle, "sigmoid": sigmoid, "atan": atan}
-DERIVATIVES = {
-    "triangle": lambda q, w: max(0.0, w - abs(q)) / w**2,
-    "sigmoid": lambda q, s: s * math.exp(-s * q) / (1 + math.exp(-s * q)) ** 2,
-    "atan": lambda q, a: (a / 2) / (1 + (math.pi * a * q / 2) ** 2),
+SURROGATES = {
+    "triangle": triangle(),
+    "sigmoid": sigmoid(),
+    "atan": atan(),
+    "rectangle": rectangle(1.5),
+    "exponential": exponential(),
+    "gaussian": gaussian(),
+    "straight_through": straight_through(),
 }
 
 
-def slope(surrogate, q: torch.Tensor) -> torch.Tensor:
-    q = q.clone().requires_grad_()
-    return torch.autograd.grad(surrogate(q).sum(), q)[0]
-
-
-def spikes_and_gradient(neuron, current, weight):
-    current = current.clone().requires_grad_()
-    spikes = neuron(current)
+def spikes_and_gradient(layer: nn.Module, current: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """With respect to the current; of one step `[1, ...]`, that is repeated, to this step."""
+    current = current.detach().requires_grad_()
+    spikes = layer(current.expand_as(weight))
     return spikes.detach(), torch.autograd.grad((spikes * weight).sum(), current)[0]
 
 
-def assert_like(neuron: Neuron, stateful: torch.nn.Module) -> None:
+def under_a_rule(neuron: Neuron) -> Neuron:
+    """With the rule of the trained gradient, as during attacks; in our own autograd function."""
+    neuron.rule = TRAINED.rule()
+    return neuron
+
+
+def draws(shape: tuple[int, ...], dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
-    current = 2 * torch.randn(7, 5, 3, 4, generator=generator, dtype=torch.float64)
-    weight = torch.randn(7, 5, 3, 4, generator=generator, dtype=torch.float64)
+    current, weight = torch.randn(2, *shape, generator=generator, dtype=torch.float64)
+    return (2 * current).to(dtype), weight.to(dtype)
+
+
+def lifs(detach: bool, decay_input: bool, tau: float, surrogate: str) -> tuple[LIF, nn.Module]:
+    """Ours and SpikingJelly's stateful one."""
+    settings = {"tau": tau, "decay_input": decay_input, "detach_reset": detach}
+    spike = SURROGATES[surrogate].spike
+    stateful = reference.LIFNode(surrogate_function=spike, v_threshold=0.75, v_reset=0.0, step_mode="m", **settings)
+    return LIF(SURROGATES[surrogate], threshold=0.75, **settings), stateful
+
+
+def ifs(detach: bool, surrogate: str) -> tuple[IF, nn.Module]:
+    spike = SURROGATES[surrogate].spike
+    stateful = reference.IFNode(
+        surrogate_function=spike, v_threshold=0.75, v_reset=0.0, detach_reset=detach, step_mode="m"
+    )
+    return IF(SURROGATES[surrogate], threshold=0.75, detach_reset=detach), stateful
+
+
+PAIRS = [
+    *((lifs, args) for args in product(BOTH, BOTH, (2.0, 3.7), SURROGATES)),
+    *((ifs, args) for args in product(BOTH, SURROGATES)),
+]
+every_pair = pytest.mark.parametrize(("pair", "args"), PAIRS, ids=[f"{f.__name__}-{args}" for f, args in PAIRS])
+
+
+@every_pair
+def test_neurons_equal_the_stateful_ones(pair, args):
+    neuron, stateful = pair(*args)
+    current, weight = draws((7, 5, 3, 4))
     spikes, gradient = spikes_and_gradient(neuron, current, weight)
     expected, expected_gradient = spikes_and_gradient(stateful, current, weight)
     assert 0.05 < spikes.mean() < 0.95
     assert torch.equal(spikes, expected)
-    torch.testing.assert_close(gradient, expected_gradient, atol=1e-12, rtol=0)
+    torch.testing.assert_close(gradient, expected_gradient, atol=1e-12, rtol=1e-12)
 
 
-@pytest.mark.parametrize(("surrogate", "detach", "decay_input", "tau"), [*product(SURROGATES, BOTH, BOTH, (2.0, 1.25))])
-def test_lif_equals_the_stateful_lif(surrogate, detach, decay_input, tau):
-    settings = {"tau": tau, "decay_input": decay_input, "detach_reset": detach}
-    derivative = SURROGATES[surrogate]()
-    stateful = reference.LIFNode(
-        surrogate_function=derivative, v_threshold=0.75, v_reset=0.0, step_mode="m", **settings
-    )
-    assert_like(LIF(surrogate=derivative, threshold=0.75, **settings), stateful)
-
-
-@pytest.mark.parametrize(("surrogate", "detach"), [*product(SURROGATES, BOTH)])
-def test_if_equals_the_stateful_if(surrogate, detach):
-    derivative = SURROGATES[surrogate]()
-    stateful = reference.IFNode(
-        surrogate_function=derivative, v_threshold=0.75, v_reset=0.0, detach_reset=detach, step_mode="m"
-    )
-    assert_like(IF(surrogate=derivative, threshold=0.75, detach_reset=detach), stateful)
+@every_pair
+@pytest.mark.parametrize(("dtype", "atol"), [(torch.float32, 2e-5), (torch.float64, 1e-12)], ids=["float32", "float64"])
+def test_the_trained_gradient_is_that_of_the_operators(pair, args, dtype, atol):
+    """Contiguous, channels-last, and equal at every step; the spikes bit for bit."""
+    neuron = pair(*args)[0]
+    current, weight = draws((6, 2, 3, 4, 5), dtype)
+    last = current.flatten(0, 1).to(memory_format=torch.channels_last).unflatten(0, (6, 2))
+    for given in (current, last, current[:1], last[:1]):
+        neuron.rule = None
+        expected, expected_gradient = spikes_and_gradient(neuron, given, weight)
+        spikes, gradient = spikes_and_gradient(under_a_rule(neuron), given, weight)
+        assert torch.equal(spikes, expected)
+        assert gradient.dtype == dtype
+        torch.testing.assert_close(gradient, expected_gradient, atol=atol, rtol=atol)
 
 
 CURRENT = [0.5, 0.5, 0.5, 0.75, 1.0, -0.5, 0.5, 1.25, 0.375]
@@ -116,15 +148,16 @@ BY_HAND = {
 }
 
 
-@pytest.mark.parametrize("detach", BOTH)
-def test_three_steps_have_the_gradient_worked_by_hand(detach):
+@pytest.mark.parametrize(("detach", "dtype"), [*product(BOTH, (torch.float32, torch.float64))])
+def test_three_steps_have_the_gradient_worked_by_hand(detach, dtype):
     weight = [1.0, 2.0, 3.0]
     assert recursion(THREE, weight, 0.5, detach) == pytest.approx(BY_HAND[detach], abs=1e-15)
-    spikes, gradient = spikes_and_gradient(
-        LIF(triangle(), detach_reset=detach), torch.tensor(THREE).view(-1, 1), torch.tensor(weight).view(-1, 1)
-    )
-    assert spikes.flatten().tolist() == [0, 1, 0]
-    assert gradient.flatten().tolist() == pytest.approx(BY_HAND[detach], abs=1e-6)
+    neuron = LIF(triangle(), detach_reset=detach)
+    given = [torch.tensor(numbers, dtype=dtype).view(-1, 1) for numbers in (THREE, weight)]
+    for layer in (neuron, under_a_rule(neuron)):
+        spikes, gradient = spikes_and_gradient(layer, *given)
+        assert spikes.flatten().tolist() == [0, 1, 0]
+        assert gradient.flatten().tolist() == pytest.approx(BY_HAND[detach], abs=1e-6)
 
 
 @pytest.mark.parametrize(("detach", "leak"), [*product(BOTH, (1.0, 0.5, 0.2))])
@@ -134,31 +167,12 @@ def test_the_gradient_follows_the_recursion(detach, leak):
     shared = {"surrogate": triangle(), "detach_reset": detach}
     neuron = IF(**shared) if leak == 1 else LIF(tau=1 / (1 - leak), **shared)
     expected = recursion(current.flatten().tolist(), weight.flatten().tolist(), leak, detach)
-    _, gradient = spikes_and_gradient(neuron, current, weight)
-    assert gradient.flatten().tolist() == pytest.approx(expected, abs=1e-12)
+    for layer in (neuron, under_a_rule(neuron)):
+        _, gradient = spikes_and_gradient(layer, current, weight)
+        assert gradient.flatten().tolist() == pytest.approx(expected, abs=1e-12)
 
 
-@pytest.mark.parametrize(("name", "parameter"), [*product(SURROGATES, (0.5, 1.0, 2.0, 4.0))])
-def test_surrogates_match_their_formulas(name, parameter):
-    q = torch.linspace(-3, 3, 241, dtype=torch.float64)
-    expected = [DERIVATIVES[name](float(entry), parameter) for entry in q]
-    assert slope(SURROGATES[name](parameter), q).tolist() == pytest.approx(expected, abs=1e-9)
-
-
-@pytest.mark.parametrize(("name", "parameter"), [*product(SURROGATES, (0.5, 1.0, 2.0, 4.0))])
-def test_surrogates_integrate_to_one(name, parameter):
-    # The substitution q = sinh(p) reaches far into the tails of atan.
-    p = torch.linspace(-16, 16, 400_001, dtype=torch.float64)
-    area = torch.trapezoid(slope(SURROGATES[name](parameter), p.sinh()) * p.cosh(), p)
-    assert float(area) == pytest.approx(1, abs=1e-5)
-
-
-@pytest.mark.parametrize("name", SURROGATES)
-def test_surrogates_fire_at_the_threshold_and_above(name):
-    assert SURROGATES[name]()(torch.tensor([-1e-6, 0.0, 1e-6])).tolist() == [0, 1, 1]
-
-
-@pytest.mark.parametrize("neuron", [LIF(triangle()), IF(triangle())])
+@pytest.mark.parametrize("neuron", [LIF(triangle()), IF(triangle()), under_a_rule(LIF(triangle()))])
 def test_a_second_call_starts_at_rest(neuron):
     current = torch.full((3, 2, 4), 0.4)
     assert torch.equal(neuron(current), neuron(current))

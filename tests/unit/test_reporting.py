@@ -158,13 +158,41 @@ def test_missing_and_null_values_are_never_filled_in(tmp_path):
     assert summary.rows()[1].count("–") == 2
 
 
-def test_a_flag_marks_the_cells_of_its_row(tmp_path):
-    put(tmp_path / "a", content(0.0, flags=[{"name": "masking", "sentence": "x", "value": 1}]))
+FLAG = {"name": "masking", "sentence": "nothing was found", "value": 0.125}
+
+
+def test_a_flag_marks_the_accuracies_under_attack_of_its_row(tmp_path):
+    put(tmp_path / "a", content(0.0, flags=[FLAG]))
     put(tmp_path / "b", content(0.1))
-    rows = summarise(collect([tmp_path])).rows()
-    assert "40.0†" in rows[0]
-    assert "†" not in "".join(rows[1])
-    assert any("masking" in note for note in summarise(collect([tmp_path])).notes)
+    summary = summarise(collect([tmp_path]))
+    marked, plain = (dict(zip(summary.metrics, row[2:], strict=True)) for row in summary.rows())
+    assert [name for name, text in marked.items() if text.endswith("†")] == [
+        "fgsm_accuracy",
+        "pgd_accuracy",
+        "worst_accuracy",
+    ]
+    assert marked["pgd_accuracy"] == "40.0†"
+    assert "†" not in "".join(plain.values())
+
+
+def test_a_note_says_what_a_flag_means_and_where_more_is_said(tmp_path):
+    more = {**FLAG, "value": 0.5, "sentence": "much was not found", "anchor": "docs/checks.md#masking"}
+    for seed, flags in enumerate(([FLAG], [more], [{**FLAG, "name": "another"}], [])):
+        put(tmp_path / str(seed), content(seed=seed, flags=flags))
+    notes = [note for note in summarise(collect([tmp_path])).notes if note.startswith("†")]
+    assert notes == [
+        "† another (1 of 4 runs, at most 0.125): nothing was found",
+        "† masking (2 of 4 runs, at most 0.5): much was not found; see docs/checks.md#masking",
+    ]
+
+
+def test_every_run_is_listed_with_its_flags(tmp_path):
+    put(tmp_path / "runs" / "a", content(flags=[FLAG, {**FLAG, "name": "another"}]))
+    put(tmp_path / "runs" / "b", content(seed=1))
+    report = write_report([tmp_path / "runs"], tmp_path / "out", "title")
+    rows = csv.DictReader(io.StringIO((tmp_path / "out" / "runs.csv").read_text()))
+    assert [row["flags"] for row in rows] == ["masking another", ""]
+    assert '<td class="label">masking, another</td>' in report.page.read_text()
 
 
 def test_csv_keeps_full_precision(tmp_path):
@@ -277,6 +305,8 @@ def test_the_later_of_two_copies_is_later_in_time_not_in_text(tmp_path):
         {"config": {"seed": 0, "suite": {"headline": {}}}},
         {"durations": {"train": None}},
         {"flags": ["masking"]},
+        {"flags": [{"name": "masking", "sentence": "x", "value": "much"}]},
+        {"flags": [{"name": "masking"}]},
         {"finished": "yesterday"},
     ],
 )

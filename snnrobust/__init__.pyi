@@ -1,0 +1,5 @@
+# What type checkers see of the package; at run time `evaluate` and `load` are imported when they are asked for.
+from snnrobust.api import evaluate as evaluate
+from snnrobust.api import load as load
+
+__version__: str

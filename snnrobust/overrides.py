@@ -1,0 +1,60 @@
+"""Overrides as the user typed them: parsed, multiplied out, replayed. One of the files that import Hydra."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+
+from snnrobust.check import TRUSTED
+from snnrobust.schema import ConfigError
+
+
+def expand(overrides: Sequence[str]) -> list[list[str]]:
+    """The jobs of a sweep, in Hydra's order: the product of all values given with commas or sweep functions."""
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
+    return [list(job) for batch in BasicSweeper.split_arguments(parse(overrides), None) for job in batch]
+
+
+def parse(overrides: Sequence[str]) -> list[Override]:
+    """Parsed overrides.
+
+    Raises:
+        ConfigError: if one cannot be read.
+    """
+    parsed = []
+    for text in overrides:
+        try:
+            parsed += OverridesParser.create().parse_overrides([text])
+        except HydraException as error:
+            detail = str(error.__cause__ or error).splitlines()[0]
+            raise ConfigError(f"{text}: cannot be read ({detail}); allowed: key=value") from error
+    return parsed
+
+
+def trusted(overrides: Sequence[str]) -> frozenset[str]:
+    """Where a `_target_` may come from: `TRUSTED`, and the packages that these overrides name as target."""
+    named = {o.get_value_string() for o in parse(overrides) if (o.key_or_group or "").endswith("_target_")}
+    return TRUSTED | {target.strip("'\"").partition(".")[0] for target in named}
+
+
+def replayed(earlier: Sequence[str], later: Sequence[str]) -> list[str]:
+    """Overrides of an earlier command followed by those of a later one, which win key by key; none of Hydra's own."""
+    keys = {o.get_key_element().lstrip("+~") for o in parse(later)}
+    kept = [
+        o.input_line
+        for o in parse(earlier)
+        if o.get_key_element().lstrip("+~") not in keys and not o.key_or_group.startswith("hydra")
+    ]
+    return [line for line in kept if line is not None] + list(later)
+
+
+def touched(overrides: Sequence[str], keys: Sequence[str], free: Sequence[str]) -> Iterator[str]:
+    """Overrides that set one of the top-level `keys`, apart from the dotted names in `free`."""
+    for override in parse(overrides):
+        name = override.key_or_group.partition("@")[0]
+        if name.replace("/", ".").partition(".")[0] in keys and name not in free:
+            yield str(override.input_line)

@@ -1,0 +1,100 @@
+"""What lies on disk of a model, and how configs refer to it. Light; imports no torch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from snnrobust.identity import TRAINING_KEYS, training_signature
+from snnrobust.job import CHECKPOINT, CONFIG
+from snnrobust.schema import ConfigError
+
+TRANSFER = "snnrobust.attacks.transfer.Transfer"
+"""The attack whose `source` is a run."""
+
+
+def checkpoint_of(key: str, given: str | Path) -> Path:
+    """The checkpoint of a run directory, or that file itself.
+
+    Raises:
+        ConfigError: if there is none; the message begins with `key`.
+    """
+    path = Path(given)
+    path = path / CHECKPOINT if path.is_dir() else path
+    if not path.is_file():
+        raise ConfigError(f"{key}: got {given}; allowed: a run directory with {CHECKPOINT}, or that file")
+    return path
+
+
+def config_beside(key: str, checkpoint: Path) -> dict[str, Any]:
+    """The config of the run that a checkpoint belongs to.
+
+    Raises:
+        ConfigError: if there is none.
+    """
+    path = checkpoint.parent / CONFIG
+    config = read_yaml(key, path)
+    if not isinstance(config, dict) or not config.keys() >= set(TRAINING_KEYS):
+        raise ConfigError(f"{key}: {path} is not the config of a run")
+    return config
+
+
+def read_yaml(key: str, path: Path) -> Any:
+    """A file that belongs to a run.
+
+    Raises:
+        ConfigError: if it is absent or damaged.
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f"{key}: {path} must lie beside it ({type(error).__name__})") from error
+
+
+def pinned(key: str, node: Any) -> Any:
+    """The same config, in which `source: RUN` of a transferred attack says also which training that is.
+
+    The signature of an evaluation counts what the source is, not where it lies.
+
+    Raises:
+        ConfigError: if there is no such run.
+    """
+    if not isinstance(node, Mapping):
+        return node
+    inside = {name: pinned(f"{key}.{name}", value) for name, value in node.items()}
+    if node.get("_target_") != TRANSFER or isinstance(node.get("source"), Mapping):
+        return inside
+    where = f"{key}.source"
+    config = config_beside(where, checkpoint_of(where, str(node.get("source"))))
+    return inside | {"source": {"path": str(node["source"]), "training_signature": training_signature(config)}}
+
+
+def pinned_weights(checkpoint: Any) -> dict[str, str | None]:
+    """Where the weights of a foreign model lie, and the digest of their file; of None, none.
+
+    Raises:
+        ConfigError: if there is no such file.
+    """
+    if checkpoint is None:
+        return {"path": None, "sha256": None}
+    path = Path(str(checkpoint))
+    try:
+        stat = path.stat()
+        return {"path": str(path), "sha256": _digest(path, stat.st_mtime_ns, stat.st_size)}
+    except OSError as error:
+        raise ConfigError(
+            f"checkpoint: got {path} ({error.strerror}); allowed: a file with the state dict of the model, or null "
+            "for a model that loads its weights itself"
+        ) from error
+
+
+@lru_cache
+def _digest(path: Path, changed: int, size: int) -> str:
+    """SHA-256 of a file, read once as long as it does not change."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
