@@ -67,7 +67,9 @@ def results_title(results: Mapping[str, Any]) -> str:
     if "regularizer" in config:  # a model made elsewhere was trained who knows how
         words.append(f"weight {config['regularizer'].get('weight')}")
     budget = {name: value for name, value in config["threat"].items() if not name.startswith("_")}
-    words += [f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in budget.items()]
+    words += [
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in budget.items()
+    ]
     return ", ".join([*words, f"seed {config['seed']}"])
 
 

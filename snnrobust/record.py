@@ -14,7 +14,8 @@ from snnrobust import environment
 from snnrobust.data.dataset import Splits
 from snnrobust.evaluation.checks import Checks, checks_of
 from snnrobust.evaluation.examples import Examples
-from snnrobust.evaluation.report import ROBUST, Report, share
+from snnrobust.evaluation.outcomes import ROBUST, share
+from snnrobust.evaluation.report import Report
 from snnrobust.evaluation.selection import Selection
 from snnrobust.experiment import Experiment, ForeignExperiment
 from snnrobust.job import SCHEMA, Job
@@ -122,7 +123,7 @@ def summary(results: Mapping[str, Any]) -> dict[str, Any]:
     # The first estimator's measures are among the metrics.
     others = list(results["estimators"].items())[1:]
     gradients = {f"test/{measure}/{name}": v for name, values in others for measure, v in values.items()}
-    layers = {f"test/{m}/{k}": v for m, values in results["layers"].items() for k, v in values.items()}
+    layers = {f"test/{m}/{k}": v for m, values in results["layers"].items() if "/" not in m for k, v in values.items()}
     flags = {f"flags/{flag['name']}": flag["value"] for flag in results["flags"]}
     return held_out | {f"best/{k}": v for k, v in chosen.items()} | gradients | layers | flags | {"flags": len(flags)}
 

@@ -65,6 +65,32 @@ MISTAKES = {
     "evaluate checkpoint=run neuron/surrogate=atan": ("neuron/surrogate=atan: ", "use train"),
     "evaluate checkpoint=run attacks.pgd.stepss=3": ("attacks.pgd.stepss: unknown key", "did you mean steps?"),
     "evaluate checkpoint=bare": ("checkpoint: ", "overrides.yaml"),
+    "train estimator=foo": ("estimator: got 'foo'", "trained"),
+    "train evaluation.draws=0": ("evaluation.draws: got 0", "greater than or equal to 1"),
+    "train evaluation.fast=1": ("evaluation.fast: got 1", "boolean"),
+    "train +attack@attacks.moved=transfer": ("attacks.moved.source: ", "source"),
+    "train +attack@attacks.moved=transfer attacks.moved.source=absent": (
+        "attacks.moved.source: got absent",
+        "checkpoint.pt",
+    ),
+    "train +attack@attacks.moved=transfer attacks.moved.source=run": ("attacks.moved.source: ", "config of a run"),
+    "train +attack@attacks.moved=transfer attacks.moved.source=bare": ("attacks.moved.source: ", "config.yaml"),
+    "evaluate model._target_=own.Net": ("checkpoint: missing", "checkpoint=FILE", "null"),
+    "evaluate model._target_=own.Net checkpoint=absent": ("checkpoint: got absent (No such file", "state dict"),
+    "evaluate model._target_=own.Net checkpoint=run": ("checkpoint: got run (Is a directory)", "state dict"),
+    "evaluate model._target_=own.Nett checkpoint=null": ("model._target_: got 'own.Nett'", "no class or function"),
+    "evaluate model._target_=absent.Net checkpoint=null": ("model._target_: got 'absent.Net'", "installed package"),
+    "evaluate model._target_=own.Net checkpoint=null": ("model.width: missing", "no default"),
+    "evaluate model._target_=own.Net checkpoint=null +model.width=3 +model.widht=3": (
+        "model.widht: unknown key",
+        "did you mean width?",
+    ),
+    "evaluate model._target_=own.Net checkpoint=null model.width=3": ("model.width: ", "+model.width=3"),
+    "evaluate model._target_=own.Net checkpoint=null +model.width=3 training.lr=1": ("training.lr=1: ", "elsewhere"),
+    "evaluate model._target_=own.Net checkpoint=null +model.width=3 neuron=if": ("neuron=if: ", "elsewhere"),
+    "evaluate model._target_=own.Net checkpoint=null +model.width=3 threat.eps=8": ("threat.eps: got 8", "equal to 1"),
+    "evaluate model._target_=own.Net checkpoint=null +model.width=3 stochastic=1": ("stochastic: got 1", "boolean"),
+    "evaluate -m model._target_=own.Net checkpoint=null,absent +model.width=3": ("checkpoint: got absent", "null"),
     "describe model.hidden=0": ("model.hidden: got 0", "greater than or equal to 1"),
     "trian": ("unknown verb 'trian'", "train, evaluate"),
     "evaluate checkpoint=broken": ("checkpoint: ", "config.yaml"),
@@ -101,6 +127,7 @@ def workplace(tmp_path_factory):
         (folder / name).mkdir()
         for file in files:
             (folder / name / file).write_text("[]" if file == "overrides.yaml" else "")
+    (folder / "own.py").write_text("raise SystemExit\nclass Net(Module):\n    def __init__(self, width): ...\n")
     return folder
 
 

@@ -254,9 +254,9 @@ def test_a_transferred_attack_is_built_around_the_classifier_that_was_saved(save
     assert not probe.source.training
     assert all(torch.equal(tensor, state[name]) for name, tensor in probe.source.state_dict().items())
     fast, _ = build(transferred(saved))
-    probe, x = fast.attacks["probe"], torch.rand(2, 1, 8, 8)
-    assert isinstance(probe, Transfer)
-    torch.testing.assert_close(probe.source(x), experiment.attacks["probe"].source(x))
+    quick, x = fast.attacks["probe"], torch.rand(2, 1, 8, 8)
+    assert isinstance(quick, Transfer)
+    torch.testing.assert_close(quick.source(x), probe.source(x))
 
 
 @pytest.mark.parametrize("source", ["absent", "", "{a: 1}", 3])

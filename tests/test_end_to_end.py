@@ -32,6 +32,7 @@ FILES = {
     "run.log",
     "results.json",
     "outcomes.npz",
+    "gradients.npz",
     ".lock",
 }
 REQUIRED = {
@@ -146,11 +147,12 @@ def test_every_accuracy_is_the_mean_of_its_outcomes(first):
     with np.load(first[1] / "outcomes.npz") as outcomes:
         bits = dict(outcomes)
     assert {"clean", "fgsm", "pgd", "uniform_noise", "gaussian_noise"} == set(bits)
-    for name, correct in bits.items():
-        assert (correct.dtype, correct.shape) == (np.bool_, (359,))
-        assert metrics[f"{name}_accuracy"] == int(correct.sum()) / 359
+    for name, column in bits.items():
+        assert (column.dtype, column.shape) == (np.int8, (359,))
+        assert set(column.tolist()) <= {0, 1}
+        assert metrics[f"{name}_accuracy"] == int(column.sum()) / 359
     assert metrics["noise_accuracy"] == metrics["uniform_noise_accuracy"]
-    worst = np.logical_and.reduce([bits[name] for name in ("clean", *results(first[1])["worst_case_over"])])
+    worst = np.logical_and.reduce([bits[name] == 1 for name in ("clean", *results(first[1])["worst_case_over"])])
     assert metrics["worst_accuracy"] == int(worst.sum()) / 359
 
 
@@ -160,7 +162,7 @@ def test_the_worst_case_is_over_the_bounded_attacks(first):
 
 def test_no_attack_leaves_its_budget(first):
     excess = results(first[1])["checks"]["largest_excess_over_budget"]
-    assert set(excess) == {"fgsm", "pgd", "uniform_noise", "gaussian_noise"}
+    assert set(excess) == {"fgsm", "pgd", "uniform_noise"}  # Gaussian noise has none
     assert max(excess.values()) < 1e-6
 
 
@@ -269,6 +271,47 @@ def test_evaluate_attacks_saved_weights_with_other_settings(run):
     assert content["metrics"]["clean_accuracy"] == results(run)["metrics"]["clean_accuracy"]
     assert content["metrics"]["validation_accuracy"] == results(run)["metrics"]["validation_accuracy"]
     assert {name: when for name, when in times(run).items() if "/" not in name} == before
+
+
+def test_estimators_and_a_cascade_are_chosen_on_the_command_line(run):
+    done("evaluate", f"checkpoint={run}", "estimator=four", "suite.cascade=true", "attacks.pgd.steps=2")
+    (folder,) = inside(run)
+    content = results(folder)
+    assert content["config"]["suite"]["cascade"] is True
+    with np.load(folder / "outcomes.npz") as outcomes:
+        members = {name: outcomes[name] for name in outcomes if name.startswith("pgd/")}
+        column, before = outcomes["pgd"], outcomes["fgsm"]
+    assert set(members) == {f"pgd/{name}" for name in content["config"]["estimator"]["estimators"]}
+    assert len(members) == 4
+    assert not (column[before == 0] == 1).any()  # what FGSM has broken is not attacked again
+    assert not (column[np.any([member == 0 for member in members.values()], 0)] == 1).any()
+    assert content["metrics"]["pgd_accuracy"] == content["metrics"]["worst_accuracy"] == int((column == 1).sum()) / 359
+
+
+def test_an_attack_is_transferred_from_another_run(run, tmp_path):
+    other = ("train", *SMALL, "training.epochs=3", "training.batch_size=32", "training.lr=0.02", "seed=1")
+    done(*other, "attacks.pgd.steps=1", f"runs={tmp_path / 'others'}")
+    source = only(tmp_path / "others")
+    moved = ("+attack@attacks.moved=transfer", f"attacks.moved.source='{source}'", "+attack@attacks.own=transfer")
+    done("evaluate", f"checkpoint={run}", *moved, f"attacks.own.source='{run}'")
+    (folder,) = inside(run)
+    content = results(folder)
+    metrics = content["metrics"]
+    assert metrics["clean_accuracy"] > metrics["moved_accuracy"] > metrics["pgd_accuracy"] + 0.05
+    assert metrics["own_accuracy"] == metrics["pgd_accuracy"]
+    assert content["config"]["attacks"]["moved"]["source"]["training_signature"] == source.name
+
+
+def test_a_damaged_source_is_one_line_and_a_record(run, tmp_path):
+    source = Path(shutil.copytree(run, tmp_path / "source"))
+    (source / "checkpoint.pt").write_text("no weights")
+    answer = command(
+        "evaluate", f"checkpoint={run}", "+attack@attacks.moved=transfer", f"attacks.moved.source='{source}'"
+    )
+    assert answer.status == 1
+    (line,) = answer.err.splitlines()
+    assert f"{source}/checkpoint.pt: not a checkpoint of snnrobust, or damaged" in line
+    assert not [path for path in run.rglob("results.json") if path.parent != run]
 
 
 def test_train_and_evaluate_share_an_evaluation(run):

@@ -2,17 +2,21 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
+from snnrobust import load
 from snnrobust.check import check
 from snnrobust.cli import main
 from snnrobust.config import compose
 from snnrobust.schema import ConfigError
+from snnrobust.training.checkpoint import CheckpointError
 
 QUICK = ("train", "training=debug", "tracker=none", "device=cpu", "model.channels=[4]", "model.hidden=8")
 
@@ -73,6 +77,40 @@ def test_a_run_that_came_from_elsewhere_cannot_load_or_write_what_it_likes(run, 
     (run / "overrides.yaml").write_text(yaml.safe_dump([*QUICK[1:], *named]))
     assert main(["evaluate", f"checkpoint={run}", "threat.eps=0.3"]) == 2
     assert "torch.load" in capsys.readouterr().err
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_run_that_an_attack_is_transferred_from_runs_no_code_either(run, tmp_path, capsys):
+    source = Path(shutil.copytree(run, tmp_path / "source"))
+    evil = tmp_path / "evil.pt"
+
+    class Payload:
+        def __reduce__(self):
+            return open, (str(tmp_path / "ran"), "w")
+
+    torch.save(Payload(), evil)
+    config = yaml.safe_load((source / "config.yaml").read_text())
+    config["neuron"]["surrogate"] = {"_target_": "torch.load", "f": str(evil), "weights_only": False}
+    (source / "config.yaml").write_text(yaml.safe_dump(config))
+    moved = ("+attack@attacks.moved=transfer", f"attacks.moved.source={source}")
+    assert main(["evaluate", f"checkpoint={run}", *moved]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "neuron.surrogate._target_: got 'torch.load'" in line
+    with pytest.raises(CheckpointError, match=r"torch\.load"):
+        load(source)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_run_cannot_pass_for_a_model_made_elsewhere(run, tmp_path, capsys):
+    """Only the command itself may name a class, not the overrides that came with a run."""
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Net: ...\n")
+    overrides = yaml.safe_load((run / "overrides.yaml").read_text())
+    (run / "overrides.yaml").write_text(yaml.safe_dump([*overrides, "model._target_=evil.Net"]))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-m", "snnrobust", "evaluate", f"checkpoint={run}", "threat.eps=0.3"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "model._target_: got 'evil.Net'" in done.stderr
     assert not (tmp_path / "ran").exists()
 
 

@@ -30,6 +30,9 @@ def auto_pgd(
 ) -> Iterate:
     """Croce and Hein 2020, Algorithm 1, all samples at once with a step size each.
 
+    In two details as the authors' code has it: a share of rises of exactly rho halves the step size; and the first step
+    after a return to the best point is compared with the point before the return.
+
     Returns:
         Per sample, of the misclassified points that were met the one of the largest margin; where none was, the point
         of the largest loss.
@@ -88,6 +91,7 @@ class TargetedAPGD(Attack):
     """Auto-PGD towards one wrong class after the other, by the targeted difference of logits ratio.
 
     Every search is of the whole batch, with a start of its own; per sample the result of the largest margin is kept.
+    What an estimator remembers of its gradients passes from one target on to the next.
 
     Args:
         threat: norm and budget.

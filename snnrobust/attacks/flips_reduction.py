@@ -47,4 +47,5 @@ def importance_of(model: Classifier, x: Tensor, y: Tensor, flips: Tensor, chunk:
     entries = flips.byte().topk(max(1, most), dim=1).indices
     at = flipped(x, flips.view_as(x), model.bounds)
     lost = -after_each(model, at, y, entries, chunk)
-    return torch.zeros_like(flips, dtype=lost.dtype).scatter(1, entries, lost)
+    # Samples with fewer flips than others lend further entries to their rows.
+    return torch.zeros_like(flips, dtype=lost.dtype).scatter(1, entries, lost).masked_fill(~flips, 0)

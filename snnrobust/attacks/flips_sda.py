@@ -56,7 +56,7 @@ class SDA(Attack):
     iterations: PositiveInt = 100
     first: PositiveInt = 5
     candidates: PositiveInt = 5
-    overshoot: PositiveInt = 4
+    overshoot: PositiveInt = 2
     reductions: PositiveInt = 3
     chunk: PositiveInt = 512
     seed: NonNegativeInt = 0

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from snnrobust.estimators.base import REPEATING, LayerEstimator, Rule, Trace, View, neurons_of
-from snnrobust.settings import Fraction, NonNegative, Positive
+from snnrobust.settings import BelowHalf, Fraction, NonNegative
 from snnrobust.spiking.classifier import Classifier
 
 
 @dataclass(frozen=True)
 class ASSG(LayerEstimator):
-    """Backpropagation through time with an arctangent of sharpness `alpha = k / (M + rho D + 1e-4)` at every potential.
+    """Backpropagation through time with an arctangent of sharpness `alpha = k / (M + rho D + 1e-4)` at every potential
+    (Wang et al. 2026).
 
     M and D follow `|q|` and its deviation from M, by step, sample and neuron, beginning with 1 and 0:
     `M <- beta1 M + (1 - beta1) |q|`; `D <- beta2 D + (1 - beta2) | |q| - M |`; once per gradient, not during its
@@ -33,7 +34,7 @@ class ASSG(LayerEstimator):
         ValueError: if `a` is not below 0.5.
     """
 
-    a: Positive = 0.43
+    a: BelowHalf = 0.43
     beta1: Fraction = 0.9
     beta2: Fraction = 0.9
     rho: NonNegative = 1.5

@@ -29,7 +29,7 @@ class _FollowingPotential(Rule):
 
 @dataclass(frozen=True)
 class PDSG(LayerEstimator):
-    """Backpropagation through time with `g` the normal density of mean `sigma / 2` and deviation `sigma` (2025).
+    """Backpropagation through time, `g` the density of a normal distribution `N(sigma / 2, sigma^2)` (Lun et al. 2025).
 
     `sigma` is the standard deviation of the potentials up to the step: see `spread`.
 

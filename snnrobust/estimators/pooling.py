@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import product
@@ -55,9 +55,8 @@ class MaxPoolSubstitute(Estimator):
                 yield view
         finally:
             for pool, forward in zip(pools, before, strict=True):
-                if forward is None:
-                    del vars(pool)["forward"]
-                else:
+                vars(pool).pop("forward", None)
+                if forward is not None:
                     vars(pool)["forward"] = forward
 
 
@@ -117,5 +116,5 @@ def _shared_out(grad: Tensor, scores: Tensor, pool: nn.MaxPool2d) -> Tensor:
     return result[..., padding[0] : padding[0] + height, padding[1] : padding[1] + width]
 
 
-def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
-    return value if isinstance(value, tuple) else (value, value)
+def _pair(value: int | Sequence[int]) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else (value[0], value[1])

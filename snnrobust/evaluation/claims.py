@@ -9,8 +9,9 @@ from torch import Tensor
 
 from snnrobust.attacks.base import Attack, Stepwise
 from snnrobust.attacks.gradient import ProjectedGradient
+from snnrobust.evaluation.outcomes import CLEAN, ROBUST
 from snnrobust.evaluation.paired import Claim
-from snnrobust.evaluation.report import CLEAN, ROBUST, Report
+from snnrobust.evaluation.report import Report
 
 Names = tuple[str, str]
 """Of two columns: that of the attack which should break fewer samples, and that of the other."""

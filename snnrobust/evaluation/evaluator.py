@@ -20,8 +20,9 @@ from snnrobust.estimators.strongest import Strongest
 from snnrobust.evaluation.examples import examples
 from snnrobust.evaluation.gradients import survey
 from snnrobust.evaluation.judge import Judge
+from snnrobust.evaluation.outcomes import BROKEN, CLEAN, NOT_ATTACKED, ROBUST, share
 from snnrobust.evaluation.probes import Probing, declared
-from snnrobust.evaluation.report import BROKEN, CLEAN, NOT_ATTACKED, ROBUST, Report, share
+from snnrobust.evaluation.report import Report
 from snnrobust.evaluation.selection import Selection, resolved, select, wanted
 from snnrobust.randomness import isolated
 from snnrobust.spiking.classifier import Classifier, SpikingClassifier

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from snnrobust.evaluation.report import BROKEN, NOT_ATTACKED, ROBUST
+from snnrobust.evaluation.outcomes import BROKEN, NOT_ATTACKED, ROBUST
 
 LEVEL = 0.01
 """Chance of a false alarm, of all claims that are judged together."""

@@ -15,7 +15,7 @@ from snnrobust.estimators.base import Estimator
 from snnrobust.estimators.ensemble import Ensemble
 from snnrobust.estimators.strongest import Strongest
 from snnrobust.evaluation.judge import Judge
-from snnrobust.evaluation.report import BROKEN, ROBUST
+from snnrobust.evaluation.outcomes import BROKEN, ROBUST
 from snnrobust.spiking.classifier import Classifier
 from snnrobust.threat import Threat
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from snnrobust.reporting.examples import training_of
 from snnrobust.reporting.records import Record
-from snnrobust.reporting.settings import Estimate, Setting
+from snnrobust.reporting.settings import Estimate
 from snnrobust.reporting.tables import cell
+from snnrobust.reporting.trainings import Training
 
 MEASURES = {
     "gradient_sparsity": "sparsity",
@@ -29,27 +30,31 @@ class EstimatorTable:
     rows: tuple[tuple[str, ...], ...]
 
 
-def estimator_table(settings: Sequence[Setting]) -> EstimatorTable:
+def estimator_table(trainings: Sequence[Training]) -> EstimatorTable:
     """A row for each training configuration under each estimator; no rows if no run has measured them."""
-    return EstimatorTable(("training", "estimator", "n", *MEASURES.values()), tuple(_rows(settings)))
+    return EstimatorTable(("training", "estimator", "n", *MEASURES.values()), tuple(_rows(trainings)))
 
 
-def _rows(settings: Sequence[Setting]) -> Iterator[tuple[str, ...]]:
-    seen: set[tuple[str, str]] = set()
-    for setting in settings:
-        records = [record for record in setting.records if record.content.get("estimators")]
-        for name in dict.fromkeys(name for record in records for name in record.content["estimators"]):
-            # Budgets do not change a gradient.
-            identity = records[0].identity[0], name
-            if identity not in seen:
-                seen.add(identity)
-                members = [record for record in records if name in record.content["estimators"]]
-                values = [cell(m, _estimate(members, name, m), len(members)) for m in MEASURES]
-                yield training_of(setting), name, str(len(members)), *values
+def estimators_of(record: Record) -> Mapping[str, Mapping[str, float | None]]:
+    """Gradient measures by estimator, the declared one first; older runs have none."""
+    found: Mapping[str, Mapping[str, float | None]] = record.content.get("estimators", {})
+    return found
+
+
+def _rows(trainings: Sequence[Training]) -> Iterator[tuple[str, ...]]:
+    for training in trainings:
+        for name in dict.fromkeys(name for record in training.records for name in estimators_of(record)):
+            records = training.of_each_model(partial(_has, name))
+            values = [cell(measure, _estimate(records, name, measure), len(records)) for measure in MEASURES]
+            yield training.name, name, str(len(records)), *values
+
+
+def _has(estimator: str, record: Record) -> bool:
+    return estimator in estimators_of(record)
 
 
 def _estimate(records: Sequence[Record], estimator: str, measure: str) -> Estimate | None:
-    found = [record.content["estimators"][estimator].get(measure) for record in records]
+    found = [estimators_of(record)[estimator].get(measure) for record in records]
     values = [value for value in found if value is not None]
     if not values:
         return None

@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 
 from snnrobust.job import GRADIENTS
 from snnrobust.reporting.records import Record
-from snnrobust.reporting.settings import Setting, short, show
+from snnrobust.reporting.settings import show
+from snnrobust.reporting.trainings import Training
 
 Array = NDArray[Any]
 
 MOST_TRAININGS, MOST_ESTIMATORS = 6, 4
-OF_EVALUATION = ("threat", "attacks", "estimator", "evaluation")
-"""Labels that say nothing about a training."""
 GRADIENT = "gradient/"
 
 
@@ -60,53 +59,38 @@ class Selection:
     notes: tuple[str, ...]
 
 
-def select(settings: Sequence[Setting]) -> Selection:
-    """Examples of at most six training configurations, evenly spread over the settings; of the first seed each.
+def select(trainings: Sequence[Training]) -> Selection:
+    """Examples of at most six training configurations, evenly spread over them; of the first seed each.
 
     Evaluations of the same model under other estimators add theirs. What is left out is named in the notes.
     """
-    trainings: dict[str, list[Record]] = {}
-    names: dict[str, str] = {}
-    without = 0
-    for setting in settings:
-        record = next((r for r in setting.records if (r.path.parent / GRADIENTS).is_file()), None)
-        if record is None:
-            without += 1
-        else:
-            trainings.setdefault(record.identity[0], []).append(record)
-            names.setdefault(record.identity[0], training_of(setting))
-    places = np.linspace(0, len(names) - 1, min(len(names), MOST_TRAININGS)).round().astype(int)
-    chosen = [[*names][place] for place in places]
+    found = [training for training in trainings if training.of_each_model(_has_examples)]
+    places = np.linspace(0, len(found) - 1, min(len(found), MOST_TRAININGS)).round().astype(int)
+    chosen = [found[place] for place in places]
     shown, notes = [], []
     for training in chosen:
-        read = [_read(names[training], record) for record in trainings[training]]
+        model = training.of_each_model(_has_examples)[0].identity[0]
+        records = [record for record in training.records if record.identity[0] == model and _has_examples(record)]
+        read = [_read(training.name, record) for record in records]
         notes += [problem for problem in read if isinstance(problem, str)]
         if usable := [examples for examples in read if isinstance(examples, Examples)]:
             shown.append(_merged(usable))
-    if left := [name for training, name in names.items() if training not in chosen]:
+    if left := [training.name for training in found if training not in chosen]:
         notes.append(f"{len(left)} more training configurations are not shown: {'; '.join(left)}")
-    if without and names:
-        notes.append(f"{without} settings have no {GRADIENTS}, as older runs do not")
+    if found and len(found) < len(trainings):
+        notes.append(f"{len(trainings) - len(found)} training configurations have no {GRADIENTS}, as older runs do not")
     return Selection(tuple(shown), tuple(notes))
 
 
-def of_training(setting: Setting) -> dict[str, str]:
-    """The labels that a setting has from its training, by key, as text."""
-    labels = [(key, value) for key, value in setting.labels if key.partition(".")[0] not in OF_EVALUATION]
-    return {key: f"{short(key)} {show(value)}" for key, value in labels}
-
-
-def training_of(setting: Setting) -> str:
-    """What tells the training of a setting apart, as text; the dataset and the model where nothing does."""
-    choices = setting.records[0].choices
-    return ", ".join(of_training(setting).values()) or f"{choices.get('dataset', '?')}, {choices.get('model', '?')}"
+def _has_examples(record: Record) -> bool:
+    return (record.path.parent / GRADIENTS).is_file()
 
 
 def _read(training: str, record: Record) -> Examples | str:
     """The content of one file, or why it cannot be used."""
     path = record.path.parent / GRADIENTS
     try:
-        with np.load(path) as file:
+        with path.open("rb") as stream, np.load(stream) as file:
             arrays = {name: file[name] for name in file.files}
         inputs = arrays["input"]
         gradients = {k.removeprefix(GRADIENT): v for k, v in arrays.items() if k.startswith(GRADIENT)}

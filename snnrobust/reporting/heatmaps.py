@@ -19,8 +19,8 @@ COLOURS = "cividis"
 """From dark over grey to light, so that signs can be told apart without colour, too."""
 SMALL = 1e-3
 """As the measure defines it."""
-WIDTH, HEIGHT, BESIDE, ABOVE = 0.92, 1.08, 1.7, 0.25
-"""Inches: of a picture and the text below it; of names and colour bar; of the classes."""
+WIDTH, HEIGHT, BESIDE, LETTER, ABOVE = 0.92, 1.08, 0.75, 0.068, 0.25
+"""Inches: of a picture and the text below it; of the colour bar; of a letter of a row's name; of the classes."""
 
 
 def heatmap(examples: Examples) -> Figure:
@@ -31,7 +31,8 @@ def heatmap(examples: Examples) -> Figure:
     rows = [(f"gradient\n({name})", array) for name, array in examples.gradients.items()]
     if examples.perturbation is not None:
         rows.append((f"perturbation\n({examples.budget})", examples.perturbation))
-    size = WIDTH * len(examples.labels) + BESIDE, HEIGHT * (1 + len(rows)) + ABOVE
+    letters = max(len(line) for name, _ in rows for line in name.splitlines())
+    size = WIDTH * len(examples.labels) + BESIDE + LETTER * letters, HEIGHT * (1 + len(rows)) + ABOVE
     with mpl.rc_context({**STYLE, "axes.grid": False, "axes.spines.left": False, "axes.spines.bottom": False}):
         figure = Figure(layout="constrained", figsize=size)
         grid = figure.subplots(1 + len(rows), len(examples.labels), squeeze=False)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
-from snnrobust.reporting.examples import of_training
+from snnrobust.reporting.estimators import estimators_of
 from snnrobust.reporting.figures import COLOURS, LEGEND_ROW, LONGEST, MARKERS, MOST_SERIES, PANEL, STYLE
 from snnrobust.reporting.records import Record
-from snnrobust.reporting.settings import Setting
 from snnrobust.reporting.tables import Summary
+from snnrobust.reporting.trainings import Training, trainings_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,9 +44,9 @@ def layers(summary: Summary) -> Figure | None:
     from matplotlib.figure import Figure
 
     tasks: dict[str, list[Path]] = {}
-    for setting, path in _paths(summary.settings):
-        choices = setting.records[0].choices
-        tasks.setdefault(f"{choices.get('dataset', '?')}, {choices.get('model', '?')}", []).append(path)
+    for training in trainings_of(summary.settings):
+        for path in _paths(training):
+            tasks.setdefault(training.task, []).append(path)
     if not tasks:
         return None
     with mpl.rc_context(STYLE):
@@ -57,35 +58,31 @@ def layers(summary: Summary) -> Figure | None:
     return figure
 
 
-def _paths(settings: Sequence[Setting]) -> Iterator[tuple[Setting, Path]]:
-    """Of every training configuration, once under each estimator: budgets do not change a gradient."""
-    seen: set[tuple[str, str]] = set()
-    for setting in settings:
-        records = [record for record in setting.records if record.content.get("layers")]
-        for key, estimator in _measured(records[:1]):
-            identity = (records[0].identity[0], estimator)
-            stops = {} if identity in seen else _stops(records, key)
-            if stops:
-                seen.add(identity)
-                yield setting, Path(of_training(setting), estimator, stops)
+def _paths(training: Training) -> Iterator[Path]:
+    for name in dict.fromkeys(name for record in training.records for name in estimators_of(record)):
+        records = training.of_each_model(partial(_has_shares, name))
+        shares = [_shares(record, name) for record in records]
+        whole = [layer for layer in shares[0] if all(layer in found for found in shares)] if shares else []
+        if whole:
+            pairs = {layer: [found[layer] for found in shares] for layer in reversed(whole)}
+            stops = {layer: ([a for a, _ in values], [b for _, b in values]) for layer, values in pairs.items()}
+            yield Path(training.labels, name, stops)
 
 
-def _measured(records: Sequence[Record]) -> Iterator[tuple[str, str]]:
-    """What follows the names of the measures, and the estimator that it stands for."""
-    for record in records:
-        declared = next(iter(record.content.get("estimators", {})), "")
-        for measure in record.content["layers"]:
-            if measure.startswith(LEAVING):
-                suffix = measure.removeprefix(LEAVING)
-                yield suffix, suffix.removeprefix("/") or declared
+def _has_shares(estimator: str, record: Record) -> bool:
+    return bool(_shares(record, estimator))
 
 
-def _stops(records: Sequence[Record], suffix: str) -> dict[str, tuple[list[float], list[float]]]:
-    """Layers, the last one first, that every record has."""
-    arriving = [record.content["layers"].get(ARRIVING + suffix, {}) for record in records]
-    leaving = [record.content["layers"].get(LEAVING + suffix, {}) for record in records]
-    whole = [n for n in leaving[0] if all(found.get(n) is not None for found in (*arriving, *leaving))]
-    return {name: ([a[name] for a in arriving], [b[name] for b in leaving]) for name in reversed(whole)}
+def _shares(record: Record, estimator: str) -> dict[str, tuple[float, float]]:
+    """By layer, what arrives at the spikes and what leaves, under one estimator; {} if that was not measured."""
+    if estimator not in estimators_of(record):
+        return {}
+    # The declared estimator's come without its name.
+    suffix = "" if estimator == next(iter(estimators_of(record))) else f"/{estimator}"
+    found = record.content.get("layers", {})
+    arriving, leaving = found.get(ARRIVING + suffix, {}), found.get(LEAVING + suffix, {})
+    both = {layer: (arriving.get(layer), leaving[layer]) for layer in leaving}
+    return {layer: (a, b) for layer, (a, b) in both.items() if a is not None and b is not None}
 
 
 def _draw(axes: Axes, paths: Sequence[Path]) -> None:

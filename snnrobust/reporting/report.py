@@ -17,6 +17,7 @@ from snnrobust.reporting.layers import layers
 from snnrobust.reporting.page import Gradients, Picture, picture, render
 from snnrobust.reporting.records import RecordError, collect
 from snnrobust.reporting.tables import Summary, runs_csv, summarise
+from snnrobust.reporting.trainings import trainings_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -75,26 +76,39 @@ def write_report(paths: Sequence[Path], out: Path, title: str) -> Report:
         "table.tex": summary.to_latex(),
         "runs.csv": runs_csv(collection.records),
     }
-    pictures: list[Picture] = []
-    for name, (make, caption) in FIGURES.items():
-        figure = make(summary)
-        if figure is not None:
-            drawn = _files(name, figure)
-            files |= drawn
-            pictures.append(picture(drawn[f"{name}.svg"], caption, wide=len(figure.axes) > 1))
-    selection = select(summary.settings)
-    heatmaps: list[Picture] = []
-    for name, examples in zip(HEATMAPS, selection.shown, strict=False):
-        drawn = _files(name, heatmap(examples))
-        files |= drawn
-        heatmaps.append(picture(drawn[f"{name}.svg"], f"{examples.training} ({examples.run})", wide=False))
-    gradients = Gradients(heatmaps, estimator_table(summary.settings), selection.notes)
+    pictures, drawn = _figures(summary)
+    gradients, maps = _gradients(summary)
+    files |= drawn | maps
     files["index.html"] = render(title, summary, collection, pictures, gradients)
     for name, content in files.items():
         write_atomically(out / name, content)
     for stale in {f"{name}.{kind}" for name in (*FIGURES, *HEATMAPS) for kind in ("svg", "png")} - files.keys():
         (out / stale).unlink(missing_ok=True)
     return Report(out / "index.html", tuple(out / name for name in files), summary)
+
+
+def _figures(summary: Summary) -> tuple[list[Picture], dict[str, bytes]]:
+    """Those that the records have numbers for, for the page and as files."""
+    pictures: list[Picture] = []
+    files: dict[str, bytes] = {}
+    for name, (make, caption) in FIGURES.items():
+        figure = make(summary)
+        if figure is not None:
+            files |= _files(name, figure)
+            pictures.append(picture(files[f"{name}.svg"], caption, wide=len(figure.axes) > 1))
+    return pictures, files
+
+
+def _gradients(summary: Summary) -> tuple[Gradients, dict[str, bytes]]:
+    """The section on gradients, and its pictures as files."""
+    trainings = trainings_of(summary.settings)
+    selection = select(trainings)
+    pictures: list[Picture] = []
+    files: dict[str, bytes] = {}
+    for name, examples in zip(HEATMAPS, selection.shown, strict=False):
+        files |= _files(name, heatmap(examples))
+        pictures.append(picture(files[f"{name}.svg"], f"{examples.training} ({examples.run})", wide=False))
+    return Gradients(pictures, estimator_table(trainings), selection.notes), files
 
 
 def _files(name: str, figure: Figure) -> dict[str, bytes]:

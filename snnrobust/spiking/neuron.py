@@ -108,8 +108,9 @@ class Neuron(nn.Module, ABC):
     """Set while a gradient estimator is applied."""
 
     def forward(self, current: Tensor) -> Tensor:
-        if self.rule is None:
-            return self.operator(current)
+        if self.rule is None:  # membranes are float32 whatever the currents are
+            half = current.dtype == torch.bfloat16
+            return self.operator(current.float()).bfloat16() if half else self.operator(current)
         steps = len(current)
         constant = steps > 1 and current.stride(0) == 0
         spikes: Tensor = _Fire.apply(current[:1] if constant else current, steps, self, self.rule)

@@ -2,6 +2,7 @@
 
 import doctest
 import shutil
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from snnrobust.attacks.noise import GaussianNoise, UniformNoise
 from snnrobust.cli import main
 from snnrobust.estimators.strongest import Strongest
 from snnrobust.estimators.surrogate import TRAINED, Surrogate
-from snnrobust.evaluation.report import ROBUST
+from snnrobust.evaluation.outcomes import ROBUST
 from snnrobust.spiking.surrogate import rectangle
 from snnrobust.threat import L2, Bounds, Linf
 from snnrobust.training.checkpoint import CheckpointError
@@ -32,10 +33,11 @@ class Rates(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
+        hidden = nn.Linear(PIXELS, 32)
         fire = neuron.LIFNode(tau=20.0, decay_input=False)
-        self.net = nn.Sequential(nn.Flatten(), nn.Linear(PIXELS, 32), fire, nn.Linear(32, 4))
+        self.net = nn.Sequential(nn.Flatten(), hidden, fire, nn.Linear(32, 4))
         with torch.no_grad():
-            self.net[1].weight.mul_(2)
+            hidden.weight.mul_(2)
 
     def forward(self, x):
         return torch.stack([self.net(x) for _ in range(2)]).mean(0)
@@ -89,7 +91,7 @@ def test_results_do_not_depend_on_the_size_of_batches():
 
 
 def test_a_model_and_the_streams_are_left_as_they_were():
-    model = Toy(PIXELS)
+    model: Any = Toy(PIXELS)
     model.history = [torch.zeros(2)]
     disturb(model)
     x, y = data()
@@ -234,9 +236,8 @@ def test_a_run_is_the_classifier_that_it_trained(trained):
     assert model.bounds == Bounds(0.0, 1.0)
     state = torch.load(trained / "checkpoint.pt", weights_only=True)["state"]
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), load(trained / "checkpoint.pt").parameters()))
     x = torch.rand(3, 1, 8, 8)
-    assert torch.equal(model(x), model(x))
+    assert torch.equal(model(x), load(trained / "checkpoint.pt")(x))
 
 
 def test_what_was_recorded_is_found_again(trained):

@@ -1,6 +1,7 @@
-"""Our own attacks: closed forms, torchattacks as a reference, restarts, averages, noise."""
+"""Gradient attacks and noise: closed forms, torchattacks as a reference, restarts, lengths, estimators, averages."""
 
-from dataclasses import dataclass
+import itertools
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -10,11 +11,15 @@ from torch import Tensor
 from snnrobust.attacks.gradient import ProjectedGradient
 from snnrobust.attacks.guard import untouched
 from snnrobust.attacks.losses import cross_entropy, margin
-from snnrobust.attacks.noise import GaussianNoise, UniformNoise
+from snnrobust.attacks.noise import GaussianNoise, SaltAndPepper, UniformNoise
+from snnrobust.estimators.ensemble import Ensemble
+from snnrobust.estimators.surrogate import Surrogate, Trained
+from snnrobust.randomness import normal, uniform
 from snnrobust.spiking.classifier import SpikingClassifier
 from snnrobust.spiking.encoder import Poisson
-from snnrobust.threat import Linf
-from tests.contracts.toys import Flat, Linear, Toy, assert_same, disturb, state_of
+from snnrobust.spiking.surrogate import atan
+from snnrobust.threat import L2, Bounds, Linf
+from tests.contracts.toys import Broken, Flat, Linear, Toy, assert_same, disturb, state_of
 
 
 def linear(entries: int = 20, classes: int = 2) -> Linear:
@@ -42,7 +47,7 @@ def test_cross_entropy_is_per_sample():
 
 @pytest.mark.parametrize("eps", [0.03, 0.1, 0.3, 1.0])
 @pytest.mark.parametrize("loss", ["cross_entropy", "margin"])
-@pytest.mark.parametrize("settings", [{"steps": 10}, {"steps": 1, "random_start": False, "step_size": 1.0}])
+@pytest.mark.parametrize("settings", [{"steps": 10}, {"steps": 1, "start": "input", "step_size": 1.0}])
 def test_on_a_linear_model_it_ends_at_the_closed_form(eps, loss, settings):
     model, (x, y) = linear(), points()
     expected = (x + eps * (model.weight[1 - y] - model.weight[y]).sign()).clamp(0, 1)
@@ -50,13 +55,28 @@ def test_on_a_linear_model_it_ends_at_the_closed_form(eps, loss, settings):
     torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
 
 
+@pytest.mark.parametrize("eps", [0.03, 0.3])
+@pytest.mark.parametrize(
+    "settings", [{"steps": 40, "step_size": 1.0}, {"steps": 1, "start": "input", "step_size": 1.0}]
+)
+def test_in_l2_it_ends_at_the_closed_form(eps, settings):
+    """Where the bounds are far away: `x + eps (w_j - w_y) / ||w_j - w_y||`."""
+    model, (x, y) = linear(), points()
+    x = x.clamp(0.4, 0.6)
+    uphill = (model.weight[1 - y] - model.weight[y]).detach()
+    expected = x + eps * uphill / uphill.norm(dim=1, keepdim=True)
+    assert expected.min() > 0
+    assert expected.max() < 1
+    found = ProjectedGradient(L2(eps), **settings)(model, x, y)
+    torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
+
+
 def test_the_default_step_is_two_and_a_half_budgets_over_the_steps():
     model, (x, y) = linear(), points()
     x = x.clamp(0.3, 0.7)
-    found = ProjectedGradient(Linf(0.1), steps=5, random_start=False)
-    default, given = found(model, x, y), ProjectedGradient(Linf(0.1), 5, 0.05, random_start=False)(model, x, y)
-    assert torch.equal(default, given)
-    small = ProjectedGradient(Linf(0.1), 2, 0.01, random_start=False)(model, x, y)
+    default = ProjectedGradient(Linf(0.1), steps=5, start="input")(model, x, y)
+    assert torch.equal(default, ProjectedGradient(Linf(0.1), steps=5, step_size=0.05, start="input")(model, x, y))
+    small = ProjectedGradient(Linf(0.1), steps=2, step_size=0.01, start="input")(model, x, y)
     assert (small - x).abs().max() == pytest.approx(0.02, abs=1e-12)
 
 
@@ -70,7 +90,7 @@ def on_both(make_tiny, images) -> tuple[SpikingClassifier, Tensor, Tensor]:
 def test_one_step_equals_fgsm_of_torchattacks(make_tiny, images, eps):
     model, x, y = on_both(make_tiny, images)
     expected = torchattacks.FGSM(model, eps=eps)(x, y)
-    attack = ProjectedGradient(Linf(eps), steps=1, step_size=eps, random_start=False)
+    attack = ProjectedGradient(Linf(eps), steps=1, step_size=eps, start="input")
     assert not torch.equal(expected, x)
     torch.testing.assert_close(attack(model, x, y), expected, atol=1e-6, rtol=0)
 
@@ -79,8 +99,97 @@ def test_one_step_equals_fgsm_of_torchattacks(make_tiny, images, eps):
 def test_pgd_without_random_start_equals_that_of_torchattacks(make_tiny, images, eps):
     model, x, y = on_both(make_tiny, images)
     expected = torchattacks.PGD(model, eps=eps, alpha=eps / 4, steps=7, random_start=False)(x, y)
-    attack = ProjectedGradient(Linf(eps), steps=7, step_size=eps / 4, random_start=False)
+    attack = ProjectedGradient(Linf(eps), steps=7, step_size=eps / 4, start="input")
     torch.testing.assert_close(attack(model, x, y), expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("eps", [0.02, 0.1, 0.3])
+def test_momentum_equals_that_of_torchattacks(make_tiny, images, eps):
+    model, x, y = on_both(make_tiny, images)
+    expected = torchattacks.MIFGSM(model, eps=eps, alpha=eps / 4, steps=7, decay=0.9)(x, y)
+    attack = ProjectedGradient(Linf(eps), steps=7, step_size=eps / 4, start="input", momentum=0.9)
+    torch.testing.assert_close(attack(model, x, y), expected, atol=1e-6, rtol=0)
+    without = ProjectedGradient(Linf(eps), steps=7, step_size=eps / 4, start="input")
+    assert not torch.allclose(without(model, x, y), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(("eps", "size"), [(0.02, 0.02), (0.1, 0.05), (0.3, 0.3)])
+def test_the_sign_start_equals_rfgsm_of_torchattacks(make_tiny, images, eps, size, monkeypatch):
+    """Given our draws: a step to a random corner, then signed gradient steps of the same size."""
+    model, x, y = on_both(make_tiny, images)
+    drawn = normal(x, torch.arange(len(x)), "start", 3, 0)
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "randn_like", lambda _: drawn)
+        expected = torchattacks.RFGSM(model, eps=eps, alpha=size, steps=2)(x, y)
+    attack = ProjectedGradient(Linf(eps), steps=2, step_size=size, start="sign", start_size=size, seed=3)
+    torch.testing.assert_close(attack(model, x, y), expected, atol=1e-6, rtol=0)
+
+
+def test_a_start_without_size_goes_as_far_as_the_budget():
+    model, (x, y) = linear(), points()
+    x = x.clamp(0.3, 0.7)
+    found = ProjectedGradient(Linf(0.1), steps=1, step_size=0.0, start="sign")(model, x, y)
+    torch.testing.assert_close((found - x).abs(), torch.full_like(x, 0.1), atol=1e-12, rtol=0)
+    half = ProjectedGradient(Linf(0.1), steps=1, step_size=0.0, start="sign", start_size=0.05)(model, x, y)
+    torch.testing.assert_close(half - x, (found - x) / 2, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("threat", [Linf(0.1), L2(0.8)])
+@pytest.mark.parametrize("settings", [{}, {"momentum": 0.7}, {"restarts": 3}, {"start": "sign"}])
+def test_several_lengths_are_read_from_one_search(classifier, images, threat, settings):
+    x, y = images
+    index = torch.arange(40, 40 + len(x))
+    attack = ProjectedGradient(threat, steps=30, step_size=0.01, **settings)
+    read = attack.read([3, 10, 30], classifier, x, y, index)
+    alone = [replace(attack, steps=steps)(classifier, x, y, index) for steps in (3, 10, 30)]
+    assert len(read) == 3
+    assert all(torch.equal(one, other) for one, other in zip(read, alone, strict=True))
+    assert not torch.equal(read[0], read[1])
+
+
+def test_a_family_differs_in_steps_alone():
+    base = ProjectedGradient(Linf(0.1), steps=10, step_size=0.01)
+    assert base.family() == replace(base, steps=50).family()
+    others = [{"step_size": 0.02}, {"seed": 1}, {"threat": Linf(0.2)}, {"loss": "margin"}, {"estimator": NARROW}]
+    assert len({replace(base, **other).family() for other in others} | {base.family()}) == len(others) + 1
+    by_default = ProjectedGradient(Linf(0.1), steps=10)
+    assert by_default.family() != replace(by_default, steps=50).family()
+
+
+NARROW = Surrogate(atan(5.0))
+
+
+def test_members_of_an_ensemble_start_elsewhere_and_the_first_is_the_plain_attack(classifier, images):
+    plain = ProjectedGradient(Linf(0.2), steps=1, step_size=0.0, seed=4)
+    variants = replace(plain, estimator=Ensemble({"own": Trained(), "same": Trained(), "narrow": NARROW})).variants()
+    assert [variant.estimator for variant in variants.values()] == [Trained(), Trained(), NARROW]
+    assert variants["own"] == plain
+    starts = [variant(classifier, *images) for variant in variants.values()]
+    assert torch.equal(starts[0], plain(classifier, *images))
+    for one, other in itertools.combinations(starts, 2):
+        assert (one != other).double().mean() > 0.9
+
+
+def test_an_ensemble_gives_the_worst_of_its_members_per_sample(make_tiny, images):
+    model, x, y = on_both(make_tiny, images)
+    attack = ProjectedGradient(Linf(0.1), steps=3, estimator=Ensemble({"own": Trained(), "narrow": NARROW}))
+    with torch.no_grad():
+        single = torch.stack([margin(model(one(model, x, y)), y) for one in attack.variants().values()])
+        worst = margin(model(attack(model, x, y)), y)
+    assert torch.equal(worst, single.amax(0))
+    assert len(set(single.argmax(0).tolist())) == 2  # neither is the stronger one on all
+
+
+@pytest.mark.xfail(strict=True, reason="attacks/base.py compares members outside of all keyed streams")
+def test_an_ensemble_leaves_the_streams_alone_and_depends_on_the_seed(make_tiny, images):
+    model = make_tiny(Poisson(3))
+    attack = ProjectedGradient(Linf(0.3), steps=2, estimator=Ensemble({"own": Trained(), "narrow": NARROW}))
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    found = attack(model, *images)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(1)
+    assert torch.equal(attack(model, *images), found)
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "margin"])
@@ -93,23 +202,20 @@ def test_pgd_increases_its_loss(classifier, images, loss):
     assert after.mean() > before.mean() + 0.05
 
 
-@pytest.mark.parametrize("loss", ["cross_entropy", "margin"])
-def test_restarts_never_make_it_weaker(make_tiny, images, loss):
+@pytest.mark.parametrize("threat", [Linf(0.05), L2(0.4)])
+@pytest.mark.parametrize("loss", ["cross_entropy", "margin", "dlr"])
+def test_restarts_never_make_it_weaker(make_tiny, images, loss, threat):
+    """The kept result is the one of the largest margin, whatever loss it was found with."""
     model, x, y = on_both(make_tiny, images)
     y = model(x).argmax(1)
-    losses = {"cross_entropy": cross_entropy, "margin": margin}
-    previous_loss, previous_wrong = torch.full((len(x),), -torch.inf), torch.zeros(len(x), dtype=torch.bool)
-    improved = 0
+    scores = []
     for restarts in (1, 2, 4, 8):
-        found = ProjectedGradient(Linf(0.05), steps=2, restarts=restarts, loss=loss)(model, x, y)
+        found = ProjectedGradient(threat, steps=2, restarts=restarts, loss=loss)(model, x, y)
         with torch.no_grad():
-            logits = model(found)
-        wrong, value = logits.argmax(1) != y, losses[loss](logits, y)
-        assert (wrong | ~previous_wrong).all()
-        assert ((value >= previous_loss - 1e-9) | wrong).all()
-        improved += int((value > previous_loss).sum())
-        previous_loss, previous_wrong = value, wrong
-    assert improved > len(x)  # each sample counts once for the first restart
+            scores.append(margin(model(found), y))
+    for fewer, more in itertools.pairwise(scores):
+        assert (more >= fewer).all()
+    assert int((scores[-1] > scores[0]).sum()) > len(x) // 2
 
 
 def test_restarts_start_at_different_points():
@@ -138,6 +244,17 @@ class Watching(Linf):
         return super().ascend(gradient)
 
 
+@pytest.mark.parametrize("threat", [Linf(0.1), L2(0.5)])
+@pytest.mark.parametrize("kind", [Flat, Broken])
+def test_without_a_gradient_it_stays_where_it_started(kind, threat):
+    """A gradient of 0 or NaN neither moves a sample nor takes it back to its input."""
+    model, x = kind(64), torch.full((3, 1, 8, 8), 0.5)
+    y = torch.tensor([0, 1, 2])
+    found = ProjectedGradient(threat, steps=4)(model, x, y)
+    expected = threat.start(x, uniform(x, torch.arange(3), "start", 0, 0), model.bounds)
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+
+
 def test_samples_are_averaged(make_tiny, images):
     """The gradient of a step is the mean of those of the spike trains that the forwards drew."""
     x, y = images[0].double(), images[1]
@@ -145,7 +262,7 @@ def test_samples_are_averaged(make_tiny, images):
     drawn: list[Tensor] = []
     hook = model.encoder.register_forward_hook(lambda _m, _i, spikes: drawn.append(spikes.detach()))
     threat = Watching(0.1, ([],))
-    ProjectedGradient(threat, steps=1, random_start=False, samples=4)(model, x, y)
+    ProjectedGradient(threat, steps=1, start="input", samples=4)(model, x, y)
     hook.remove()
     assert len(drawn) == 4
     assert not torch.equal(drawn[0], drawn[1])
@@ -184,7 +301,36 @@ def test_gaussian_noise_has_its_standard_deviation_and_is_clipped():
     assert GaussianNoise(0.05).threat is None
 
 
-@pytest.mark.parametrize("kind", [lambda seed: UniformNoise(Linf(0.1), seed), lambda seed: GaussianNoise(0.1, seed)])
+def test_salt_and_pepper_replaces_its_share_by_either_bound():
+    x, y = torch.full((50, 1, 20, 20), 0.5), torch.zeros(50, dtype=torch.long)
+    model = Toy(400, bounds=Bounds(-1.0, 2.0))
+    found = SaltAndPepper(0.2)(model, x, y)
+    shares = [float((found == value).double().mean()) for value in (-1.0, 0.5, 2.0)]
+    deviation = (0.25 / found.numel()) ** 0.5
+    assert shares == pytest.approx([0.1, 0.8, 0.1], abs=5 * deviation)
+    assert sum(shares) == pytest.approx(1)
+    assert torch.equal(SaltAndPepper(0.0)(model, x, y), x)
+    assert (SaltAndPepper(1.0)(model, x, y) != x).all()
+    assert SaltAndPepper(0.2).threat is None
+
+
+def test_uniform_noise_in_l2_is_a_point_of_the_ball():
+    x, y = torch.full((200, 1, 4, 4), 0.5), torch.zeros(200, dtype=torch.long)
+    length = (UniformNoise(L2(0.3))(Toy(16), x, y) - x).flatten(1).norm(dim=1)
+    assert length.max() <= 0.3 + 1e-6
+    # The length to the power of the dimension is uniform.
+    assert float(((length / 0.3) ** 16).mean()) == pytest.approx(0.5, abs=5 / (12 * 200) ** 0.5)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        lambda seed: UniformNoise(Linf(0.1), seed),
+        lambda seed: UniformNoise(L2(0.1), seed),
+        lambda seed: GaussianNoise(0.1, seed),
+        lambda seed: SaltAndPepper(0.5, seed),
+    ],
+)
 def test_noise_is_a_function_of_seed_and_index(kind):
     model, x, y = Toy(64), torch.full((3, 64), 0.5), torch.zeros(3, dtype=torch.long)
     first = kind(0)(model, x, y, torch.tensor([7, 8, 9]))

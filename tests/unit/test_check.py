@@ -163,7 +163,7 @@ def test_every_key_of_a_foreign_config_is_required(foreign):
 
 
 def test_arguments_of_a_model_made_elsewhere_are_checked_by_name(foreign):
-    foreign["model"]["depth"] = 3
+    foreign["model"] = {"_target_": "torch.nn.modules.flatten.Flatten", "depth": 3}
     assert mistakes(foreign) == ["model.depth: unknown key; allowed: end_dim, start_dim"]
 
 

@@ -25,9 +25,10 @@ from snnrobust.evaluation.checks import MEANING, Checks, checks_of
 from snnrobust.evaluation.claims import claims_of
 from snnrobust.evaluation.evaluator import Evaluator, Settings
 from snnrobust.evaluation.judge import Judge
+from snnrobust.evaluation.outcomes import BROKEN, CLEAN, NOT_ATTACKED, ROBUST
 from snnrobust.evaluation.paired import Claim, refuted, tail
 from snnrobust.evaluation.probes import NO_PROBES, HalfRange, Probes, Probing, declared, half_range
-from snnrobust.evaluation.report import BROKEN, CLEAN, NOT_ATTACKED, ROBUST, Report
+from snnrobust.evaluation.report import Report
 from snnrobust.evaluation.selection import Selection
 from snnrobust.flips import Flips
 from snnrobust.randomness import uniform

@@ -18,7 +18,8 @@ from snnrobust.estimators.ensemble import Ensemble
 from snnrobust.estimators.surrogate import TRAINED, Surrogate
 from snnrobust.evaluation.evaluator import Evaluator, Settings, families
 from snnrobust.evaluation.measures import GRADIENT_MEASURES
-from snnrobust.evaluation.report import BROKEN, CLEAN, NOT_ATTACKED, ROBUST, Report, worst_case
+from snnrobust.evaluation.outcomes import BROKEN, CLEAN, NOT_ATTACKED, ROBUST, worst_case
+from snnrobust.evaluation.report import Report
 from snnrobust.spiking.classifier import Classifier
 from snnrobust.spiking.encoder import Poisson
 from snnrobust.spiking.surrogate import atan, sigmoid

@@ -3,7 +3,7 @@
 import copy
 from collections import deque
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -83,6 +83,8 @@ class Buffer(Leaky):
 
 class InPlace(Leaky):
     """Changes its buffer, instead of replacing it."""
+
+    mem: torch.Tensor
 
     def __init__(self):
         super().__init__()
@@ -247,7 +249,7 @@ def checked(network, x, y, **settings):
 
 
 def refused(network, x, y, **settings):
-    with pytest.raises(ValueError, match="^model: ") as error:
+    with pytest.raises(ValueError, match=r"^model: ") as error:
         checked(network, x, y, **settings)
     assert "\n" not in str(error.value)
     return str(error.value)
@@ -338,7 +340,7 @@ def test_two_forwards_can_share_one_graph():
 
 
 def test_everything_is_back_after_a_forward():
-    network = Toy(PIXELS)
+    network: Any = Toy(PIXELS)
     shared = torch.ones(2)
     network.a, network.b = shared, [shared, (shared, torch.Size([3])), {shared}]
     before, held = dict(vars(network)), network.b[0]
@@ -361,7 +363,7 @@ def test_everything_is_back_after_a_forward():
 
 
 def test_networks_may_refer_to_themselves():
-    network = Toy(PIXELS)
+    network: Any = Toy(PIXELS)
     network.me = [network]
     network.me.append(network.me)
     with traceless(network):
@@ -498,7 +500,9 @@ def test_rounding_is_not_a_difference():
     class Rounding(Toy):
         def forward(self, x):
             z = super().forward(x) * (1 + 1e-6 * len(x))
-            return z + (len(x) == 12) * torch.eye(len(x), CLASSES)[:, [3, 0, 1, 2]] * (torch.arange(len(x)) < 1)[:, None]
+            return (
+                z + (len(x) == 12) * torch.eye(len(x), CLASSES)[:, [3, 0, 1, 2]] * (torch.arange(len(x)) < 1)[:, None]
+            )
 
     assert checked(Rounding(PIXELS), *images(12)) == []
 

@@ -11,7 +11,7 @@ from snnrobust.attacks.gradient import ProjectedGradient
 from snnrobust.data.dataset import Split
 from snnrobust.estimators.ensemble import Ensemble
 from snnrobust.estimators.rate import BPTR
-from snnrobust.estimators.surrogate import TRAINED, Surrogate
+from snnrobust.estimators.surrogate import TRAINED
 from snnrobust.evaluation.examples import examples
 from snnrobust.evaluation.measures import input_gradient
 from snnrobust.job import CHECKPOINT, GRADIENTS, HISTORY, OUTCOMES, RESULTS
@@ -21,13 +21,14 @@ from snnrobust.reporting.examples import MOST_TRAININGS, select
 from snnrobust.reporting.heatmaps import heatmap
 from snnrobust.reporting.layers import layers
 from snnrobust.reporting.records import collect
-from snnrobust.reporting.report import write_report
+from snnrobust.reporting.report import _drawn, write_report
 from snnrobust.reporting.tables import summarise
+from snnrobust.reporting.trainings import trainings_of
 from snnrobust.run import _forget
 from snnrobust.spiking.encoder import Frames
 from snnrobust.spiking.fuse import fused
-from snnrobust.spiking.surrogate import triangle
 from snnrobust.threat import Linf
+from tests.contracts.toys import Toy
 from tests.unit.test_reporting import content, put
 
 EPS = 0.1
@@ -78,11 +79,11 @@ def test_the_file_holds_the_first_sample_of_each_class_with_gradients_and_pertur
         assert found["attacked"].tolist() == classifier(attacked).argmax(1).tolist()
 
 
-def test_five_classes_and_four_estimators_are_enough(classifier):
-    several = {f"width_{i}": Surrogate(triangle(i)) for i in range(1, 7)}
-    found = made(classifier, split([9, 8, 7, 6, 5, 4, 3, 9], 1, 8, 8), Ensemble(several))
+def test_five_classes_and_four_estimators_are_enough():
+    several, model = Ensemble({str(i): TRAINED for i in range(1, 7)}), Toy(64, classes=10)
+    found = examples(model, model, split([9, 8, 7, 6, 5, 4, 3, 9], 1, 8, 8), several, None, seed=0).arrays()
     assert found["label"].tolist() == [3, 4, 5, 6, 7]
-    assert [name for name in found if name.startswith("gradient/")] == [f"gradient/width_{i}" for i in range(1, 5)]
+    assert [name for name in found if name.startswith("gradient/")] == [f"gradient/{i}" for i in range(1, 5)]
     assert "perturbation" not in found
 
 
@@ -90,7 +91,7 @@ def test_event_frames_keep_their_steps_and_polarities_and_are_drawn_as_their_sum
     found = made(make_tiny(Frames(3), channels=2), split([0, 1], 3, 2, 8, 8))
     assert found["gradient/trained"].shape == found["input"].shape == (2, 3, 2, 8, 8)
     kept(tmp_path / "a", found)
-    (shown,) = select(summarise(collect([tmp_path])).settings).shown
+    (shown,) = selection(tmp_path).shown
     figure = heatmap(shown)
     pictures = [axes.images[0].get_array() for axes in figure.axes[:4]]
     np.testing.assert_allclose(pictures[0], found["input"][0].sum((0, 1)), rtol=1e-6)
@@ -121,7 +122,7 @@ def kept(folder, found, *arguments, **changes):
 
 
 def selection(root):
-    return select(summarise(collect([root])).settings)
+    return select(trainings_of(summarise(collect([root])).settings))
 
 
 def test_a_report_shows_one_picture_for_each_training_and_not_for_each_seed_or_budget(tmp_path):
@@ -141,9 +142,7 @@ def test_a_report_shows_one_picture_for_each_training_and_not_for_each_seed_or_b
     pictures = {f"{name}.{kind}" for name in ("gradients_1", "gradients_2", "layers") for kind in ("svg", "png")}
     assert pictures <= names
     assert not names & {"gradients_3.svg"}
-    again = write_report([tmp_path / "runs"], tmp_path / "again", "title")
-    for one, two in zip(report.files, again.files, strict=True):
-        assert one.read_bytes() == two.read_bytes(), one.name
+    assert _drawn(heatmap(found.shown[0]), "svg") == (tmp_path / "out" / "gradients_1.svg").read_bytes()
     page = report.page.read_text()
     assert "weight 0.01 (run 0.01-0, seed 0)" in page
     assert page.count("data:image/svg+xml;base64,") == 6
@@ -151,13 +150,15 @@ def test_a_report_shows_one_picture_for_each_training_and_not_for_each_seed_or_b
 
 def test_evaluations_of_the_same_model_under_other_estimators_share_a_picture(tmp_path):
     trained, other = arrays(names=("trained",)), arrays(names=("bptr", "trained", "a", "b", "c"))
-    for name, found in (("one", trained), ("two", other)):
-        record = content(training_signature="same", evaluation_signature=name)
+    # The last one is of another seed, whose model is not shown.
+    for seed, name, found in ((0, "one", trained), (0, "two", other), (1, "three", arrays(names=("c",)))):
+        record = content(seed=seed, training_signature=f"seed {seed}", evaluation_signature=name)
         record["choices"] = record["choices"] | {"estimator": name}
         put(tmp_path / name, record)
         np.savez_compressed(tmp_path / name / GRADIENTS, **found)
     (shown,) = selection(tmp_path).shown
     assert list(shown.gradients) == ["trained", "bptr", "a", "b"]
+    assert np.array_equal(shown.gradients["trained"], trained["gradient/trained"])
     assert shown.training == "digits, convnet"
     rows = [axes.get_ylabel() for axes in heatmap(shown).axes if axes.get_ylabel()]
     assert rows == ["input", *(f"gradient\n({name})" for name in shown.gradients), "perturbation\n(eps 0.1)"]
@@ -221,7 +222,7 @@ def test_older_runs_and_damaged_files_are_named_and_never_stop_a_report(tmp_path
     found = selection(tmp_path)
     assert [examples.training for examples in found.shown] == ["weight 0"]
     assert [note.split(" cannot be used")[0].split("/")[-2] for note in found.notes[:5]] == [str(w) for w in damages]
-    assert found.notes[5:] == (f"1 settings have no {GRADIENTS}, as older runs do not",)
+    assert found.notes[5:] == (f"1 training configurations have no {GRADIENTS}, as older runs do not",)
     page = write_report([tmp_path / "runs"], tmp_path / "out", "title").page.read_text()
     assert page.count("cannot be used") == 5
 
@@ -249,7 +250,7 @@ def test_layers_and_estimators_are_averaged_over_seeds(tmp_path):
     assert list(curves["trained"]) == pytest.approx([0.0, 0.6, 0.75, 0.7])
     assert list(curves["bptr"]) == pytest.approx([0.75, 0.9])
     assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == ["two", "one"]
-    table = estimator_table(summary.settings)
+    table = estimator_table(trainings_of(summary.settings))
     assert [row[:3] for row in table.rows] == [("digits, convnet", name, "2") for name in ("trained", "bptr")]
     assert table.rows[0][3] == "0.35 ± 0.14"
     assert table.rows[1][5] == "–"

@@ -6,12 +6,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from snnrobust.attacks.gradient import ProjectedGradient
 from snnrobust.data.dataset import Split
 from snnrobust.estimators.analog import Analog
 from snnrobust.estimators.ensemble import Ensemble
 from snnrobust.estimators.mixed import Mixed
 from snnrobust.estimators.rate import BPTR, RateGradient
+from snnrobust.estimators.strongest import Strongest
 from snnrobust.estimators.surrogate import TRAINED
+from snnrobust.evaluation.evaluator import Evaluator, Settings
 from snnrobust.evaluation.gradients import Gradients, members, survey
 from snnrobust.evaluation.layers import watched
 from snnrobust.evaluation.measures import input_gradient, probability
@@ -22,7 +25,7 @@ from snnrobust.spiking.encoder import Direct
 from snnrobust.spiking.fuse import fused
 from snnrobust.spiking.neuron import IF, LIF, Neuron
 from snnrobust.spiking.surrogate import triangle
-from snnrobust.threat import Bounds
+from snnrobust.threat import Bounds, Linf
 from tests.contracts.toys import Toy, assert_same, disturb, state_of, streams
 
 LAYERS = ("backbone.features.2", "backbone.features.6", "backbone.classifier.2")
@@ -153,6 +156,27 @@ def test_the_gradient_of_a_current_is_that_of_the_layer_alone(data):
     layers = survey(model, black, TRAINED, 8, 0).layers
     assert layers["zero_current_gradient"] == {"backbone.neuron": 1.0}
     assert layers["zero_spike_gradient"] == {"backbone.neuron": 0.0}
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+def test_an_evaluation_measures_the_estimators_that_were_chosen(data, keep):
+    model = network()
+    candidates = Strongest({"trained": TRAINED, "bptr": BPTR()}, keep=keep)
+    attacks = {"pgd": ProjectedGradient(Linf(0.1), candidates, steps=2)}
+    settings = Settings(batch_size=8)
+    report = Evaluator(attacks, Linf(0.1), candidates, {"pgd_accuracy": "pgd"}, settings)(model, data, validation=data)
+    assert report.selection is not None
+    chosen = list(report.selection.estimator.members())
+    assert list(report.estimators) == chosen
+    assert len(chosen) == keep
+    assert report.examples is not None
+    assert list(report.examples.gradients) == chosen
+    assert report.examples.perturbation is not None
+    assert report.metrics().items() >= report.estimators[chosen[0]].items()
+    unasked = Evaluator({}, Linf(0.1), candidates, {}, settings)(model, data)
+    assert list(unasked.estimators) == ["trained"]
+    assert unasked.examples is not None
+    assert unasked.examples.perturbation is None
 
 
 @pytest.mark.parametrize("steps", [1, 3])

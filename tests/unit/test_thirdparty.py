@@ -36,7 +36,7 @@ def test_it_equals_torchattacks_called_directly(classifier, images, name, parame
     with isolated("elsewhere"):
         expected = getattr(torchattacks, name)(classifier, eps=0.3, **parameters)(x, y)
     assert not torch.equal(expected, x)
-    found = TorchAttack(name, Linf(0.3), parameters)(classifier, x, y)
+    found = TorchAttack(name, Linf(0.3), parameters=parameters)(classifier, x, y)
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
 
 
@@ -46,19 +46,19 @@ def test_an_attack_without_budget_equals_torchattacks_called_directly(images):
     parameters = {"steps": 20, "lr": 0.05, "c": 100}
     expected = torchattacks.CW(model, **parameters)(x, y)
     assert not torch.equal(expected, x)
-    found = TorchAttack("CW", None, parameters)(model, x, y)
+    found = TorchAttack("CW", None, parameters=parameters)(model, x, y)
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
 
 
 def test_a_random_start_is_drawn_inside_the_budget():
     model, (x, y) = Toy(64).eval(), inputs()
-    found = TorchAttack("PGD", Linf(EPS), {"steps": 0})(model, x, y) - x
+    found = TorchAttack("PGD", Linf(EPS), parameters={"steps": 0})(model, x, y) - x
     assert 0.9 * EPS < float(found.abs().max()) <= EPS + 1e-6
 
 
 def test_the_parameters_arrive():
     model, (x, y) = Toy(64).eval(), inputs()
-    found = TorchAttack("PGD", Linf(EPS), {"steps": 1, "alpha": 0.01, "random_start": False})(model, x, y)
+    found = TorchAttack("PGD", Linf(EPS), parameters={"steps": 1, "alpha": 0.01, "random_start": False})(model, x, y)
     assert float((found - x).abs().max()) == pytest.approx(0.01, abs=1e-6)
 
 
@@ -88,13 +88,13 @@ def test_what_is_no_attack_is_refused(name):
 
 def test_an_unknown_parameter_is_answered_with_the_list():
     with pytest.raises(ValueError, match=r"parameters\.stepps: torchattacks\.PGD takes alpha, random_start, steps;"):
-        TorchAttack("PGD", Linf(EPS), {"stepps": 5})
+        TorchAttack("PGD", Linf(EPS), parameters={"stepps": 5})
 
 
 @pytest.mark.parametrize("name", ["PGD", "APGD", "AutoAttack"])
 def test_a_budget_among_the_parameters_is_refused(name):
     with pytest.raises(ValueError, match=r"parameters\.eps: .*the budget is the threat's"):
-        TorchAttack(name, Linf(EPS), {"eps": 0.3})
+        TorchAttack(name, Linf(EPS), parameters={"eps": 0.3})
 
 
 @pytest.mark.parametrize(
@@ -108,8 +108,8 @@ def test_the_number_of_classes_is_passed_on(name, classes, parameters):
     if name != "AutoAttack":
         with pytest.raises(IndexError):
             getattr(torchattacks, name)(model, eps=1e-3, **parameters)(x, y)
-        TorchAttack(name, Linf(1e-3), parameters)(model, x, y)
-    found = TorchAttack(name, Linf(0.3), parameters)(model, x, y)
+        TorchAttack(name, Linf(1e-3), parameters=parameters)(model, x, y)
+    found = TorchAttack(name, Linf(0.3), parameters=parameters)(model, x, y)
     assert float((found - x).abs().max()) <= 0.3 + 1e-6
     assert (model(found).argmax(1) != y).any()
 
@@ -119,7 +119,7 @@ def test_other_bounds_are_mapped(low, high):
     width = high - low
     model = Toy(64, bounds=Bounds(low, high)).eval()
     x, y = inputs(low, high)
-    found = TorchAttack("PGD", Linf(0.1 * min(width, 1)), {"steps": 10, "alpha": 0.5})(model, x, y)
+    found = TorchAttack("PGD", Linf(0.1 * min(width, 1)), parameters={"steps": 10, "alpha": 0.5})(model, x, y)
     change = (found - x).abs()
     assert found.min() >= low
     assert found.max() <= high
@@ -138,8 +138,8 @@ def test_other_bounds_give_the_mapped_result():
     x, y = inputs()
     plain, shifted = Toy(64).eval(), Shifted(64, bounds=Bounds(-1, 1)).eval()
     parameters = {"steps": 3, "random_start": False, "alpha": 0.04}
-    expected = TorchAttack("PGD", Linf(EPS), parameters)(plain, x, y)
-    found = TorchAttack("PGD", Linf(2 * EPS), parameters)(shifted, 2 * x - 1, y)
+    expected = TorchAttack("PGD", Linf(EPS), parameters=parameters)(plain, x, y)
+    found = TorchAttack("PGD", Linf(2 * EPS), parameters=parameters)(shifted, 2 * x - 1, y)
     torch.testing.assert_close((found + 1) / 2, expected, atol=1e-6, rtol=0)
 
 
@@ -154,7 +154,7 @@ def test_event_frames_keep_their_places():
 
 def test_a_result_outside_the_budget_is_projected():
     model, (x, y) = Toy(64).eval(), inputs()
-    found = TorchAttack("GN", Linf(0.01), {"std": 0.5})(model, x, y) - x
+    found = TorchAttack("GN", Linf(0.01), parameters={"std": 0.5})(model, x, y) - x
     assert float(found.abs().max()) <= 0.01 + 1e-6
 
 
