@@ -82,7 +82,7 @@ def selection_content(selection: Selection | None) -> dict[str, Any] | None:
         return None
     return {
         "chosen": list(selection.estimator.members()),
-        "validation_accuracy": {name: share(column == ROBUST) for name, column in selection.outcomes.items()},
+        "validation_robust": {name: int((column == ROBUST).sum()) for name, column in selection.outcomes.items()},
         "samples": len(next(iter(selection.outcomes.values()))),
         "left_out": list(selection.left_out),
     }

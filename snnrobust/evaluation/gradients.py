@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from snnrobust.data.dataset import Split
 from snnrobust.estimators.base import Estimator
+from snnrobust.estimators.surrogate import TRAINED
 from snnrobust.evaluation.layers import FIRING_RATE, watched
 from snnrobust.evaluation.measures import gradient_measures
 from snnrobust.spiking.classifier import Classifier
@@ -18,25 +19,28 @@ class Gradients:
     """What was measured, by estimator.
 
     Args:
-        estimators: per estimator the measures of its input gradient, the declared estimator first.
-        layers: per measure a value per spiking layer, under the declared estimator; and, as `measure/estimator`, under
-            each further one.
+        estimators: per estimator the measures of its input gradient, the model's own first.
+        layers: per measure a value per spiking layer, under the model's own gradient; and, as `measure/estimator`, under
+            each other estimator.
     """
 
     estimators: Mapping[str, Mapping[str, float]]
     layers: Mapping[str, Mapping[str, float]]
 
     def scalars(self) -> dict[str, float]:
-        """The measures under the declared estimator; and `firing_rate`, the unweighted mean over spiking layers."""
+        """The measures under the model's own gradient; and `firing_rate`, the unweighted mean over spiking layers."""
         rates = self.layers.get(FIRING_RATE, {})
         mean = {FIRING_RATE: sum(rates.values()) / len(rates)} if rates else {}
         return dict(next(iter(self.estimators.values()))) | mean
 
 
 def members(estimator: Estimator) -> Mapping[str, Estimator]:
-    """The estimators that one stands for, by name; a single one has that of its class (RateGradient: rate_gradient)."""
+    """The model's own gradient, so that runs can be compared, then the estimators that one stands for, by name.
+
+    A single estimator has the name of its class (RateGradient: rate_gradient).
+    """
     name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(estimator).__name__).lower()
-    return estimator.members() or {name: estimator}
+    return {"trained": TRAINED, **(estimator.members() or {name: estimator})}
 
 
 def survey(model: Classifier, data: Split, estimator: Estimator, batch_size: int, seed: int) -> Gradients:

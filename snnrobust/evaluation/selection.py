@@ -53,11 +53,14 @@ def select(
         batch = validation.batch(index)
         right, _ = judge("selection", judge.model, batch.x, batch.y, index)
         batch = validation.batch(index[right])
+        if not len(batch.index):
+            continue
         for name, estimator in fitting.items():
             x = replace(probe, estimator=estimator)(attacked, batch.x, batch.y, batch.index)
             robust, _ = judge(f"selection/{name}", judge.model, x, batch.y, batch.index)
             tried[name].append(torch.where(robust, ROBUST, BROKEN).to(torch.int8))
-    outcomes = {name: torch.cat(parts) for name, parts in tried.items()}
+    nothing = torch.empty(0, dtype=torch.int8)
+    outcomes = {name: torch.cat([nothing, *parts]) for name, parts in tried.items()}
     chosen = {name: fitting[name] for name in _cover(outcomes, wanted.keep)}
     return Selection(Ensemble(chosen), outcomes, tuple(name for name in wanted.candidates if name not in fitting))
 

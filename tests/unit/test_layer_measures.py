@@ -106,23 +106,24 @@ def test_under_bptr_the_gradient_is_zero_exactly_where_a_neuron_is_silent(data):
     assert "firing_rate/bptr" not in found.layers
 
 
-def test_the_scalars_are_those_of_the_declared_estimator(data):
-    alone = survey(network(), data, BPTR(), 8, 0)
-    several = survey(network(), data, Ensemble({"bptr": BPTR(), "trained": TRAINED}), 8, 0)
-    assert several.scalars() == alone.scalars()
-    assert list(members(RateGradient())) == ["rate_gradient"]
+def test_the_scalars_are_those_of_the_models_own_gradient(data):
+    alone = survey(network(), data, TRAINED, 8, 0)
+    several = survey(network(), data, Ensemble({"bptr": BPTR()}), 8, 0)
+    assert list(several.estimators) == ["trained", "bptr"]
+    assert several.scalars() == alone.scalars() != several.estimators["bptr"]
+    assert list(members(RateGradient())) == ["trained", "rate_gradient"]
     rates = alone.layers["firing_rate"].values()
     assert alone.scalars()["firing_rate"] == pytest.approx(sum(rates) / 3)
 
 
 def test_a_network_that_stands_in_for_the_model_is_not_taken_for_it(data):
     one, other = TRAINED, BPTR()
-    estimators = {"analog": Analog(), "mixed": Mixed({"a": one, "b": other}), "trained": one, "bptr": other}
+    estimators = {"analog": Analog(), "mixed": Mixed({"a": one, "b": other}), "own": one, "bptr": other}
     found = survey(network(), data, Ensemble(estimators), 20, 0).layers
-    assert "zero_current_gradient" not in found  # under the analog network
+    assert "zero_current_gradient/analog" not in found  # under the analog network
     assert tuple(found["firing_rate"]) == LAYERS
     for layer in LAYERS:
-        both = [found[f"zero_current_gradient/{name}"][layer] for name in ("trained", "bptr")]
+        both = [found[f"zero_current_gradient/{name}"][layer] for name in ("own", "bptr")]
         assert found["zero_current_gradient/mixed"][layer] == pytest.approx(sum(both) / 2, rel=1e-6)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from snnrobust.randomness import generator, isolated, key, normal, seed_all, uniform
+from snnrobust.randomness import fresh, generator, isolated, key, normal, per_sample, seed_all, uniform
 
 
 def draws() -> tuple[float, float, float]:
@@ -48,6 +48,35 @@ def test_keyed_draws_leave_the_global_stream_alone_and_take_the_dtype(draw):
 
 def test_an_empty_batch_draws_nothing():
     assert uniform(torch.zeros(0, 3), torch.arange(0)).shape == (0, 3)
+
+
+@pytest.mark.parametrize("batch", [0, 1])
+def test_fresh_draws_are_new_at_every_call_and_belong_to_the_sample(batch):
+    index = torch.tensor([4, 9, 2])
+
+    def draw(index: torch.Tensor) -> list[torch.Tensor]:
+        shape = (len(index), 5) if batch == 0 else (5, len(index))
+        with per_sample(index, "encoder", 0):
+            return [fresh(torch.zeros(*shape, dtype=torch.float64), batch) for _ in range(2)]
+
+    state = torch.get_rng_state()
+    first, second = draw(index)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert first.dtype == torch.float64
+    assert not torch.equal(first, second)
+    assert len({float(row.sum()) for row in first.unbind(batch)}) == 3
+    alone = draw(index[2:])
+    assert torch.equal(alone[0].squeeze(batch), first.select(batch, 2))
+    assert torch.equal(alone[1].squeeze(batch), second.select(batch, 2))
+
+
+def test_fresh_draws_come_from_the_global_stream_once_the_samples_are_closed():
+    with pytest.raises(ZeroDivisionError), per_sample(torch.arange(3), "encoder"):
+        _ = 1 / 0
+    seed_all(5)
+    expected = torch.rand(3, 2)
+    seed_all(5)
+    assert torch.equal(fresh(torch.zeros(3, 2)), expected)
 
 
 def test_uniform_and_normal_have_their_moments():

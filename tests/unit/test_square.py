@@ -161,6 +161,20 @@ def test_l2_queries_use_the_whole_budget_where_the_bounds_are_far_away():
     assert (lengths > 0.7 - 1e-9).double().mean() > 0.95
 
 
+def test_an_l2_query_moves_the_change_of_one_square_into_another():
+    constant = Flat(72).double().eval()
+    model = Watched(constant)
+    x, _ = images(low=0.4)
+    with torch.no_grad():
+        Square(L2(0.1), queries=200)(model, x, constant(x).argmax(1))
+    start, *others = (asked - x for asked in model.asked[1:])
+    assert len(others) == 199
+    emptied = torch.stack([(start != 0) & (other == 0) for other in others]).flatten(2).any(2)
+    assert emptied.double().mean() > 0.9
+    for other in others[100:]:  # from here on squares are 3 wide, two of which hold 18 of the 36 pixels
+        assert (other != start).any(1).flatten(1).sum(1).max() <= 18
+
+
 def test_a_pyramid_pair_by_hand():
     quarter, top = 0.25, 1.25
     pair = [[quarter, -quarter, -quarter], [top, -quarter, -top], [quarter, -quarter, -quarter]]
