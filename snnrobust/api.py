@@ -94,7 +94,7 @@ def evaluate(
     foreign = Foreign(model, limits, stochastic)
     batch = next(data.batches(batch_size))
     with untouched(foreign):
-        for caution in verify(foreign, batch.x, batch.y):
+        for caution in verify(foreign, batch.x, data.labels):
             warnings.warn(caution, stacklevel=2)
         return judge(foreign, data, validation=other)
 

@@ -156,7 +156,7 @@ class ForeignExperiment:
         """See `foreign.verify`; tried on the first test batch."""
         batch = next(splits.test.batches(self.evaluation.batch_size))
         with untouched(model):
-            return verify(model, batch.x, batch.y)
+            return verify(model, batch.x, splits.test.labels)
 
     def evaluate(self, model: Classifier, splits: Splits, progress: evaluator.Progress = evaluator.silent) -> Report:
         """Runs the suite on the test data; what an attack has to choose, it chooses on the validation data."""

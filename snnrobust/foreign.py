@@ -51,7 +51,12 @@ class Foreign(nn.Module):
 
 @torch.no_grad()
 def verify(model: Foreign, x: Tensor, y: Tensor) -> list[str]:
-    """Tries a classifier, in eval mode and frozen, on the first batch `x` `[B, ...]` with labels `y` `[B]`.
+    """Tries a classifier, in eval mode and frozen.
+
+    Args:
+        model: of which all parameters require no gradient.
+        x: the first batch, `[B, ...]`.
+        y: the classes of all samples.
 
     Returns:
         What speaks against the results without making them wrong, one line each.

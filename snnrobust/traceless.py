@@ -20,6 +20,10 @@ STRUCTURE = frozenset(vars(nn.Module())) - {"_buffers"}
 """What every module has (parameters, submodules, hooks, mode): not the state of a forward."""
 
 
+PLAIN = frozenset({type(None), bool, int, float, complex, str, bytes, type})
+"""Values that cannot change; most attributes are of these types."""
+
+
 @contextmanager
 def traceless(network: nn.Module) -> Iterator[None]:
     """Runs its body on copies of the network's state, without their autograd graphs; then puts the originals back.
@@ -61,7 +65,7 @@ def _reached(network: nn.Module) -> Iterator[Any]:
     left: deque[Any] = deque([network])
     while left:
         value = left.popleft()
-        if id(value) in seen:
+        if type(value) in PLAIN or id(value) in seen:
             continue
         seen[id(value)] = value
         yield value
@@ -81,12 +85,12 @@ def _is_record(value: Any) -> bool:
 
 def _copied(value: Any, memo: dict[int, Any]) -> Any:
     """A copy of containers, tensors and arrays in any depth; two references to one object stay that."""
+    if type(value) in PLAIN or isinstance(value, nn.Module):
+        return value
     if id(value) in memo:
         return memo[id(value)]
-    if isinstance(value, nn.Parameter | nn.Module):
-        return value
     if isinstance(value, Tensor):
-        memo[id(value)] = value.detach().clone()
+        memo[id(value)] = value if isinstance(value, nn.Parameter) else value.detach().clone()
     elif isinstance(value, np.ndarray | set):
         memo[id(value)] = value.copy()
     elif isinstance(value, dict):

@@ -16,6 +16,7 @@ from snnrobust import config
 from snnrobust.attacks.base import Attack
 from snnrobust.attacks.transfer import Transfer
 from snnrobust.flips import Flips
+from snnrobust.spiking.classifier import Classifier
 from snnrobust.spiking.encoder import Frames, Poisson
 from snnrobust.threat import L2, Bounds
 from tests.contracts.toys import CLASSES, Broken, Flat, Restless, Shy, Toy, assert_same, disturb, state_of, streams
@@ -254,7 +255,7 @@ def test_results_on_a_model_that_draws_do_not_depend_on_the_batch(case, make_tin
     assert_same_in_any_batch(attack, model, origin, y)
 
 
-def assert_same_in_any_batch(attack: Attack, model: nn.Module, x: Tensor, y: Tensor) -> None:
+def assert_same_in_any_batch(attack: Attack, model: Classifier, x: Tensor, y: Tensor) -> None:
     """In halves, in another order, and whatever the caller's streams are at."""
     whole = attack(model, x, y, INDEX)
     for part in (slice(0, 2), slice(2, 6), torch.tensor([3, 0, 5, 1, 4, 2])):

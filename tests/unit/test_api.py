@@ -196,7 +196,10 @@ X, Y = data(6)
         ({"y": Y.float()}, "x, y: got 6 inputs and classes torch.float32"),
         ({"x": X[:0], "y": Y[:0]}, "at least one input"),
         ({"y": Y - 1}, "one class number from 0"),
-        ({"y": Y + 1}, "model: got logits .6, 4. for 6 inputs and labels up to 4"),
+        (
+            {"y": Y.where(torch.arange(6) < 5, 4), "batch_size": 2},
+            "model: got logits .2, 4. for 2 inputs and labels up to 4",
+        ),
         ({"model": lambda x: x}, "model: got function; allowed: a torch.nn.Module"),
         ({"attacks": {"noise": GaussianNoise(0.1)}, "threat": None}, "threat: missing"),
         (

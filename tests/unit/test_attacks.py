@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 import torch
@@ -20,6 +21,9 @@ from snnrobust.spiking.encoder import Poisson
 from snnrobust.spiking.surrogate import atan
 from snnrobust.threat import L2, Bounds, Linf
 from tests.contracts.toys import Broken, Flat, Linear, Toy, assert_same, disturb, state_of
+
+
+NARROW = Surrogate(atan(5.0))
 
 
 def linear(entries: int = 20, classes: int = 2) -> Linear:
@@ -150,13 +154,11 @@ def test_several_lengths_are_read_from_one_search(classifier, images, threat, se
 def test_a_family_differs_in_steps_alone():
     base = ProjectedGradient(Linf(0.1), steps=10, step_size=0.01)
     assert base.family() == replace(base, steps=50).family()
+    others: list[dict[str, Any]]
     others = [{"step_size": 0.02}, {"seed": 1}, {"threat": Linf(0.2)}, {"loss": "margin"}, {"estimator": NARROW}]
     assert len({replace(base, **other).family() for other in others} | {base.family()}) == len(others) + 1
     by_default = ProjectedGradient(Linf(0.1), steps=10)
     assert by_default.family() != replace(by_default, steps=50).family()
-
-
-NARROW = Surrogate(atan(5.0))
 
 
 def test_members_of_an_ensemble_start_elsewhere_and_the_first_is_the_plain_attack(classifier, images):

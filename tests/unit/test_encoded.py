@@ -108,7 +108,7 @@ def test_what_is_found_on_the_fused_network_lies_in_the_code_of_the_network_itse
     target, origin = ENCODED.target(model, x)
     assert torch.equal(code, origin)
     assert quick.bounds == target.bounds
-    assert ENCODED.threat.excess(ENCODED(quick, code, y), origin).max() <= 1e-6
+    assert PGD.threat.excess(ENCODED(quick, code, y), origin).max() <= 1e-6
 
 
 def test_estimators_are_those_of_the_attack(make_tiny):

@@ -74,6 +74,13 @@ class Liar(Linear):
         return told + (super().forward(x) - told).detach()
 
 
+class Undecided(Linear):
+    """A margin of -1 at all binary inputs, with a gradient that speaks for every flip, there and back."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x * (1 - x))
+
+
 # The threat.
 
 
@@ -165,6 +172,12 @@ def test_top_flips_stops_at_a_misclassified_sample_and_flips_nothing_useless():
     assert torch.equal(everything, (w > 0).double().expand_as(x))  # each entry where it helps most, flipped or not
 
 
+def test_top_flips_of_a_later_round_are_other_ones():
+    model = Undecided(torch.tensor([[0.0, 0, 0], [3, 2, 1]]), torch.tensor([1.0, 0.0]))
+    x, y = torch.tensor([[0.0, 1, 0]]), torch.zeros(1, dtype=torch.long)
+    assert TopFlips(Flips(2), steps=2)(model, x, y).tolist() == [[1, 0, 0]]
+
+
 def test_random_flips_keep_the_worst_of_their_tries():
     model = Toy(ENTRIES).eval()
     x, y = binary(40, ENTRIES), torch.arange(40) % 4
@@ -247,6 +260,20 @@ def test_sda_on_a_linear_model_needs_the_fewest_flips():
         found = attack(model, x, y)
         assert (model(found).argmax(1) == 1).all()
         assert distance(found, x).tolist() == fewest(model, w, x)
+
+
+def test_a_failure_has_the_flips_of_the_largest_effect_within_the_budget():
+    x, y = binary(8, ENTRIES).double(), torch.zeros(8, dtype=torch.long)
+    hopeless, w = two_classes(bias=99.0)
+    contribution = torch.where(x == 1, -w, w)
+    assert torch.equal(SDA(Flips(4), first=9, candidates=9)(hopeless, x, y) != x, largest(contribution, 4))
+    model, _ = two_classes(bias=5.0)
+    x = correct(model)
+    needed = torch.tensor(fewest(model, w, x))
+    x, y = x[needed > 2], torch.zeros(int((needed > 2).sum()), dtype=torch.long)
+    assert len(x) > 8
+    found = SDA(Flips(2), overshoot=99)(model, x, y)  # successes of the search, but not within the budget
+    assert torch.equal(found != x, largest(torch.where(x == 1, -w, w), 2))
 
 
 def test_entries_that_mislead_are_tried_once_and_left():
@@ -347,14 +374,15 @@ def test_forwards_are_bounded_by_rounds_candidates_and_budget():
 
 def test_finished_samples_leave_the_batch_unless_the_model_draws_by_position():
     x = binary(6, ENTRIES)
-    sizes = {}
+    sizes, found = {}, {}
     for stochastic in (False, True):
         model = Counting(ENTRIES, stochastic).eval()
         y = model(x).argmax(1)
         y[:3] = (y[:3] + 1) % 4  # misclassified from the start
         model.sizes.clear()
-        SDA(Flips(2), candidates=1, chunk=1000 if stochastic else 1)(model, x, y)
+        found[stochastic] = SDA(Flips(9), candidates=1, chunk=1000 if stochastic else 1)(model, x, y)
         sizes[stochastic] = model.sizes
+    assert torch.equal(found[True], found[False])  # this one only says that it draws
     assert set(sizes[True]) == {6}
     assert sizes[False][:2] == [6, 3]
     assert set(sizes[False]) <= {1, 2, 3, 6}

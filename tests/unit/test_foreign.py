@@ -343,8 +343,10 @@ def test_everything_is_back_after_a_forward():
     network: Any = Toy(PIXELS)
     shared = torch.ones(2)
     network.a, network.b = shared, [shared, (shared, torch.Size([3])), {shared}]
+    network.graph = shared.clone().requires_grad_() * 2
     before, held = dict(vars(network)), network.b[0]
     with traceless(network):
+        assert not network.graph.requires_grad  # no backward pass reaches what was before
         assert network.a is not shared
         assert network.a is network.b[0] is network.b[1][0]  # two references to one tensor stay that
         network.a += 1
@@ -358,6 +360,7 @@ def test_everything_is_back_after_a_forward():
     assert network.b[0] is held
     assert len(network.b) == 3
     assert torch.equal(shared, torch.ones(2))
+    assert network.graph.requires_grad
     assert torch.equal(network.norm.running_mean, torch.zeros(PIXELS))
     assert "late" not in dict(network.norm.named_buffers())
 
