@@ -248,8 +248,9 @@ def page(results: Mapping[str, Mapping[str, Sequence[Result]]], found: Sequence[
         "with a gradient included; for top-k, from 5 to 200 flips.",
         "",
         "SDA is one search without a budget, read at every count. `SDA`: the default, which follows the gradient of "
-        "the training. `SDA, as published`: the settings of the paper, which are PDSG, rounds of 10, 20, 30, ... candidates, one reduction. top-k and random "
-        "are attacks of their own at every count; the flips of a sample are then the lowest count that breaks it.",
+        "the training. `SDA, as published`: the settings of the paper, which are PDSG, rounds of 10, 20, "
+        "30, ... candidates, and one reduction. top-k and random are attacks of their own at every count; the flips of "
+        "a sample are then the lowest count that breaks it.",
     ]
     for regularizer, by_method in results.items():
         mine = [network for network in found if network.regularizer == regularizer]

@@ -119,7 +119,7 @@ class L2(Threat):
         """
         change = x - origin
         length = _length(change)
-        # A few units in the last place inside: rounding then leaves the result in the ball, and another call leaves it be.
+        # A few units in the last place inside: rounding keeps the result in the ball, and another call changes nothing.
         target = max(self.eps - 8 * torch.finfo(x.dtype).eps * max(1.0, self.eps), 0.0)
         shrink = _column(target / length.clamp_min(torch.finfo(x.dtype).tiny), x)
         return bounds.clip(torch.where(_column(length <= self.eps, x), x, origin + change * shrink))

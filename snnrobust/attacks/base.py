@@ -71,7 +71,9 @@ class Attack(ABC):
             ValueError: if `x` leaves the model's bounds, or the estimator does not apply to the model.
         """
         found = [attack._one(model, x, y, index) for attack in self.variants().values()]
-        return found[0] if len(found) == 1 else _worst(model, y, found)
+        if len(found) == 1 or not len(y):
+            return found[0]
+        return self._worst(model, y, _checked(model, x, index)[1], found, "members")
 
     def target(self, model: Classifier, x: Tensor, index: Tensor | None = None) -> tuple[Classifier, Tensor]:
         """What is attacked and judged: the model on its input, unless the attack lives elsewhere (`space`)."""
@@ -109,8 +111,17 @@ class Attack(ABC):
             for restart in range(self.restarts):
                 with per_sample(index, *draws, restart), self.estimator.applied(model) as view:
                     found = [self._allowed(model, candidate.detach(), x) for candidate in search(view, restart)]
-                best = [_worst(model, y, [old, new]) for old, new in zip(best, found, strict=True)] if best else found
+                if best:
+                    pairs = zip(best, found, strict=True)
+                    found = [self._worst(model, y, index, pair, "restart", restart) for pair in pairs]
+                best = found
         return best
+
+    def _worst(self, model: Classifier, y: Tensor, index: Tensor, found: Sequence[Tensor], *words: object) -> Tensor:
+        """The worst candidate of each sample, for which a stochastic model draws anew, keyed by the sample."""
+        draws = ("worst", type(self).__name__, self.seed, *words)
+        with isolated(*draws, int(index[0])), per_sample(index, *draws):
+            return _worst(model, y, found)
 
     def _allowed(self, model: Classifier, found: Tensor, x: Tensor) -> Tensor:
         # A search that met a non-finite gradient may return anything; the sample then counts as not attacked.

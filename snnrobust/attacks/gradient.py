@@ -35,7 +35,8 @@ def gradient(model: Classifier, x: Tensor, y: Tensor, loss: Loss, samples: int =
             z = model(x)
             total += torch.autograd.grad(loss(z, y).sum(), x)[0]
             logits = logits + z.detach()
-    return total / samples, logits / samples
+    # An entry that is not finite points nowhere; in a momentum it would stay for ever.
+    return torch.nan_to_num(total / samples, nan=0.0, posinf=0.0, neginf=0.0), logits / samples
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from snnrobust.estimators.base import Estimator
 from snnrobust.estimators.surrogate import TRAINED
 from snnrobust.settings import NonNegativeInt
 from snnrobust.spiking.classifier import Classifier
-from snnrobust.threat import Linf, Threat
+from snnrobust.threat import L2, Linf, Threat
 
 Scalar = bool | int | float | str | None
 BUDGET_NAMES = ("eps", "max_epsilon")
@@ -52,15 +52,16 @@ class _ImagesInUnitBox(nn.Module):
 class TorchAttack(Attack):
     """`torchattacks.<name>(model, **parameters)`, inside the guarantees of `Attack`.
 
-    The budget of an l_inf `threat` is passed on as `eps` (rescaled to the unit box) to attacks that take it, and the
-    number of classes as `n_classes`; the result is projected into the threat whatever the attack does. An attack
-    without a budget (CW, DeepFool, ...) is run as it is with `threat: null`, and is then no part of the worst case.
+    The budget of an l_inf or l_2 `threat` is passed on as `eps` (rescaled to the unit box) and its norm as `norm` to
+    attacks that take them, the number of classes as `n_classes`; the result is projected into the threat whatever the
+    attack does. An attack without a budget (CW, DeepFool, ...) is run as it is with `threat: null`, and is then no part
+    of the worst case.
 
     Args:
         name: of the class in torchattacks, e.g. `APGD`, `AutoAttack`, `Square`.
         threat: norm and budget, or None.
         estimator: how the model is differentiated.
-        parameters: of its constructor, e.g. `{steps: 20}`. `eps` comes from the threat.
+        parameters: of its constructor, e.g. `{steps: 20}`. `eps` and `norm` come from the threat.
         seed: of every random stream while it runs.
 
     Raises:
@@ -77,11 +78,16 @@ class TorchAttack(Attack):
         allowed = self._accepted()
         if self.name in L2_ATTACKS and isinstance(self.threat, Linf):
             raise ValueError(f"name: the eps of torchattacks.{self.name} is an l_2 radius; allowed with an l_2 threat")
+        in_linf = self.name not in L2_ATTACKS and "norm" not in allowed and bool(allowed & set(BUDGET_NAMES))
+        if in_linf and isinstance(self.threat, L2):
+            raise ValueError(
+                f"name: the eps of torchattacks.{self.name} is an l_inf radius; allowed with an l_inf threat"
+            )
         if self.threat is None and set(BUDGET_NAMES) & (allowed - set(self.parameters)):
             raise ValueError(f"threat: torchattacks.{self.name} takes a budget; null is for attacks without one")
         for given in self.parameters:
-            if given not in allowed or (given in BUDGET_NAMES and self.threat is not None):
-                names = sorted(allowed - set(BUDGET_NAMES))
+            if given not in allowed or (given in {*BUDGET_NAMES, "norm"} and self.threat is not None):
+                names = sorted(allowed - {*BUDGET_NAMES, "norm"})
                 raise ValueError(
                     f"parameters.{given}: torchattacks.{self.name} takes {', '.join(names)}; the budget is the threat's"
                 )
@@ -109,8 +115,10 @@ class TorchAttack(Attack):
     def _arguments(self, model: Classifier, x: Tensor) -> dict[str, Any]:
         accepted = self._accepted()
         arguments: dict[str, Any] = dict(self.parameters)
-        if isinstance(self.threat, Linf):
+        if isinstance(self.threat, (Linf, L2)):
             arguments |= {name: self.threat.eps / model.bounds.width for name in accepted & set(BUDGET_NAMES)}
+            if "norm" in accepted:
+                arguments["norm"] = "L2" if isinstance(self.threat, L2) else "Linf"
         if "n_classes" in accepted and "n_classes" not in arguments:
             with torch.no_grad():
                 classes = model(x[:1]).shape[1]

@@ -239,7 +239,7 @@ class _Columns:
     def _judge(self, name: str, member: str, attack: Attack, x: Tensor, index: Tensor, open_: Tensor) -> None:
         """Records what became of the samples in question; the others were carried along by a longer search."""
         batch = self.data.batch(index)
-        target, origin = attack.target(self.judge.model, batch.x)
+        target, origin = attack.target(self.judge.model, batch.x, index)
         if attack.threat is not None:
             excess = float(attack.threat.excess(x, origin).max())
             self.excess[name] = max(self.excess.get(name, 0.0), excess)
@@ -274,7 +274,7 @@ def _crafted(variants: Sequence[Attack], model: Classifier, data: Split, index: 
     """Adversarial inputs of every attack of a family for the samples at `index`."""
     batch = data.batch(index)
     first = variants[0]
-    target, x = first.target(model, batch.x)
+    target, x = first.target(model, batch.x, index)
     if isinstance(first, Stepwise):
         steps = [attack.steps for attack in variants if isinstance(attack, Stepwise)]
         return first.read(steps, target, x, batch.y, index)

@@ -22,7 +22,6 @@ from snnrobust.spiking.surrogate import atan
 from snnrobust.threat import L2, Bounds, Linf
 from tests.contracts.toys import Broken, Flat, Linear, Toy, assert_same, disturb, state_of
 
-
 NARROW = Surrogate(atan(5.0))
 
 
@@ -182,7 +181,6 @@ def test_an_ensemble_gives_the_worst_of_its_members_per_sample(make_tiny, images
     assert len(set(single.argmax(0).tolist())) == 2  # neither is the stronger one on all
 
 
-@pytest.mark.xfail(strict=True, reason="attacks/base.py compares members outside of all keyed streams")
 def test_an_ensemble_leaves_the_streams_alone_and_depends_on_the_seed(make_tiny, images):
     model = make_tiny(Poisson(3))
     attack = ProjectedGradient(Linf(0.3), steps=2, estimator=Ensemble({"own": Trained(), "narrow": NARROW}))

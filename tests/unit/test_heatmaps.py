@@ -83,7 +83,10 @@ def test_five_classes_and_four_estimators_are_enough():
     several, model = Ensemble({f"e{i}": TRAINED for i in range(1, 7)}), Toy(64, classes=10)
     found = examples(model, model, split([9, 8, 7, 6, 5, 4, 3, 9], 1, 8, 8), several, None, seed=0).arrays()
     assert found["label"].tolist() == [3, 4, 5, 6, 7]
-    assert [name for name in found if name.startswith("gradient/")] == ["gradient/trained", *(f"gradient/e{i}" for i in range(1, 4))]
+    assert [name for name in found if name.startswith("gradient/")] == [
+        "gradient/trained",
+        *(f"gradient/e{i}" for i in range(1, 4)),
+    ]
     assert "perturbation" not in found
 
 

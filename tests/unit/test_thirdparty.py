@@ -6,7 +6,7 @@ import torchattacks
 
 from snnrobust.attacks.thirdparty import TorchAttack
 from snnrobust.randomness import isolated
-from snnrobust.threat import Bounds, Linf
+from snnrobust.threat import L2, Bounds, Linf
 from tests.contracts.toys import Toy
 
 EPS = 0.1
@@ -38,6 +38,33 @@ def test_it_equals_torchattacks_called_directly(classifier, images, name, parame
     assert not torch.equal(expected, x)
     found = TorchAttack(name, Linf(0.3), parameters=parameters)(classifier, x, y)
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "norm", "parameters"),
+    [
+        ("PGDL2", {}, {"steps": 5, "random_start": False}),
+        ("APGD", {"norm": "L2"}, {"seed": 3, "steps": 5}),
+        ("Square", {"norm": "L2"}, {"seed": 3, "n_queries": 30}),
+    ],
+)
+def test_an_l2_budget_is_passed_on_as_such(images, name, norm, parameters):
+    model, x = Toy(64).eval(), images[0]
+    y = model(x).argmax(1)
+    with isolated("elsewhere"):
+        expected = getattr(torchattacks, name)(model, eps=0.5, **norm, **parameters)(x, y)
+    assert not torch.equal(expected, x)
+    found = TorchAttack(name, L2(0.5), parameters=parameters)(model, x, y)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+def test_an_attack_in_another_norm_is_refused():
+    with pytest.raises(ValueError, match=r"name: the eps of torchattacks\.PGD is an l_inf radius"):
+        TorchAttack("PGD", L2(EPS))
+    with pytest.raises(ValueError, match=r"name: the eps of torchattacks\.PGDL2 is an l_2 radius"):
+        TorchAttack("PGDL2", Linf(EPS))
+    with pytest.raises(ValueError, match=r"parameters\.norm: .*the budget is the threat's"):
+        TorchAttack("APGD", L2(EPS), parameters={"norm": "Linf"})
 
 
 def test_an_attack_without_budget_equals_torchattacks_called_directly(images):
