@@ -103,15 +103,16 @@ def main() -> None:
         *training(),
         f"## A gradient step of an attack ({THREADS} threads)",
         "",
-        "PGD from the input; random weights with warmed-up batch norm. The fused network has the same logits to 1e-5 and",
-        "makes the same decisions (tested); in bfloat16 examples are crafted on a rounded network and judged in float32.",
+        "PGD from the input; random weights with warmed-up batch norm. The fused network has the same logits to 1e-5 "
+        "and makes the same decisions (tested); in bfloat16, examples are crafted on a rounded network and judged in "
+        "float32.",
         "",
         *steps(),
         "## A whole protocol",
         "",
-        "Clean, noise, FGSM and PGD with 10, 30 and 50 steps, each the worst case over four estimators, on the 359 test",
-        f"samples of the digits (ConvNet, 12 epochs, seed 0); {ROUNDS} pairs. The budget is where about half survive, then "
-        "twice that.",
+        "Clean, noise, FGSM and PGD with 10, 30 and 50 steps, each the worst case over four estimators, on the 359 "
+        f"test samples of the digits (ConvNet, 12 epochs, seed 0); {ROUNDS} pairs. The budget is the one at which "
+        "about half survive, then twice that. PGD starts at the input on both sides, so that they compute the same.",
         "",
         *whole(),
     ]

@@ -14,7 +14,7 @@ from snnrobust import environment
 from snnrobust.data.dataset import Splits
 from snnrobust.evaluation.checks import Checks, checks_of
 from snnrobust.evaluation.examples import Examples
-from snnrobust.evaluation.outcomes import ROBUST, share
+from snnrobust.evaluation.outcomes import ROBUST
 from snnrobust.evaluation.report import Report
 from snnrobust.evaluation.selection import Selection
 from snnrobust.experiment import Experiment, ForeignExperiment

@@ -18,6 +18,8 @@ from snnrobust.spiking.neuron import Neuron
 class _ThroughTime(Rule):
     surrogate: shapes.Surrogate | None
 
+    pooled = True
+
     def backward(self, grad: Tensor, trace: Trace) -> Tensor:
         return trace.through_time(grad, self.surrogate or trace.surrogate)
 

@@ -20,8 +20,8 @@ class Gradients:
 
     Args:
         estimators: per estimator the measures of its input gradient, the model's own first.
-        layers: per measure a value per spiking layer, under the model's own gradient; and, as `measure/estimator`, under
-            each other estimator.
+        layers: per measure a value per spiking layer, under the model's own gradient; and, as `measure/estimator`,
+            under each other estimator.
     """
 
     estimators: Mapping[str, Mapping[str, float]]

@@ -1,8 +1,8 @@
 """The same network, arranged for attacks: fewer operations, the same logits up to rounding (1e-5).
 
-Batch norm is folded into the convolution before it; what knows no time and sees the same input at every step (the stem
-under direct coding) is computed once; weights lie channels-last, as the processor's convolutions like them. For
-evaluation alone: the arranged network cannot be trained.
+Batch norm is folded into the convolution before it, average pooling joined to the neurons before it; what knows no time
+and sees the same input at every step (the stem under direct coding) is computed once; weights lie channels-last, as the
+processor's convolutions like them. For evaluation alone: the arranged network cannot be trained.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from snnrobust.spiking.classifier import SpikingClassifier
+from snnrobust.spiking.neuron import Neuron
+from snnrobust.spiking.pooled import Pooled
 
 
 class Once(nn.Module):
@@ -69,6 +71,9 @@ def fused(model: SpikingClassifier, dtype: torch.dtype = torch.float32) -> Spiki
                 wrapped[child] = Once(child)
             if child in wrapped:
                 module._modules[name] = wrapped[child]
+    for module in [*copied.modules()]:
+        if isinstance(module, nn.Sequential):
+            _join_pooling(module)
     for parameter in copied.parameters():
         if parameter.dim() == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
@@ -91,3 +96,27 @@ def _fold_batch_norms(layers: nn.Sequential) -> None:
             last = name
     if len(kept) < len(layers):
         layers._modules = dict(kept)
+
+
+def _join_pooling(layers: nn.Sequential) -> None:
+    """Replaces each pair of neurons and 2x2 average pooling by one module."""
+    kept: OrderedDict[str, nn.Module] = OrderedDict()
+    last = ""
+    for name, layer in layers._modules.items():
+        assert layer is not None
+        before = kept.get(last)
+        if isinstance(before, Neuron) and isinstance(layer, Once) and _halves(layer.layer):
+            kept[last] = Pooled(before, layer)
+        else:
+            kept[name] = layer
+            last = name
+    if len(kept) < len(layers):
+        layers._modules = dict(kept)
+
+
+def _halves(layer: nn.Module) -> bool:
+    """True for plain average pooling over 2x2 entries."""
+    if not isinstance(layer, nn.AvgPool2d) or layer.divisor_override is not None:
+        return False
+    two = (2, (2, 2))
+    return layer.kernel_size in two and layer.stride in two and layer.padding in (0, (0, 0))

@@ -6,6 +6,7 @@ exact in it); membranes are float32 all the same. Where this does not apply, cal
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,11 @@ def fits(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16) and x.numel() > 0
 
 
+def pools(current: Tensor) -> bool:
+    """True if spikes of the current `[T, N, C, H, W]` can be pooled as they are made: even height and width."""
+    return fits(current) and current.dim() == 5 and not (current.shape[3] % 2 or current.shape[4] % 2)
+
+
 def fire(current: Tensor, steps: int, dynamics: Dynamics) -> tuple[Tensor, Tensor]:
     """Potentials (float32) and spikes (as the current), `[T, N, ...]` each; see `Dynamics.potentials`."""
     from snnrobust.spiking import machine
@@ -36,11 +42,23 @@ def fire(current: Tensor, steps: int, dynamics: Dynamics) -> tuple[Tensor, Tenso
     shape, stride = (steps, *current.shape[1:]), (current[0].numel(), *current.stride()[1:])
     u = torch.empty_strided(shape, stride)
     s = torch.empty_strided(shape, stride, dtype=current.dtype)
-    kind = 0 if dynamics.tau is None else 2 if dynamics.decay_input else 1
-    tau, threshold = np.float32(dynamics.tau or 1.0), np.float32(dynamics.threshold)
     one = ONE if current.dtype == torch.bfloat16 else np.float32(1)
-    machine.forward(_rows(current), _rows(u), _rows(s), one, kind, tau, threshold, *_buffers(current))
+    machine.forward(_rows(current), _rows(u), _rows(s), one, *_charging(dynamics), *_buffers(current))
     return u, s
+
+
+def fire_pooled(current: Tensor, steps: int, dynamics: Dynamics) -> tuple[Tensor, Tensor]:
+    """Potentials, and spikes averaged over 2x2 entries, `[T, N, C, H / 2, W / 2]`; both channels-last."""
+    from snnrobust.spiking import machine_pooled
+
+    current = _channels_last(current)
+    _, number, channels, height, width = current.shape
+    u = _pictures(steps, current.shape, torch.float32)
+    pooled = _pictures(steps, (1, number, channels, height // 2, width // 2), current.dtype)
+    rows = [_rows(current), _rows(u), _rows(pooled)]
+    sizes, out = (width * channels, channels), _buffers(pooled, width * channels)
+    machine_pooled.forward(*rows, *sizes, *_charging(dynamics), *_buffers(current, 2 * width * channels), *out)
+    return u, pooled
 
 
 def through_time(
@@ -48,9 +66,11 @@ def through_time(
 ) -> Tensor:
     """`di` in the type of `grad`, see `Dynamics.through_time`; summed over time to `[1, N, ...]` if `summed`.
 
+    A `grad` of half the height and width is that of the pooled spikes.
+
     The derivative comes from `surrogate` where that is among `INLINE`, else from `slope`.
     """
-    from snnrobust.spiking import machine
+    from snnrobust.spiking import machine, machine_pooled
 
     kind = INLINE[surrogate.name] if surrogate is not None and slope is None else GIVEN
     width = np.float32(surrogate.parameters[0] if surrogate is not None and surrogate.parameters else 1.0)
@@ -58,9 +78,32 @@ def through_time(
     result = torch.empty_strided((1 if summed else len(u), *u.shape[1:]), u.stride(), dtype=grad.dtype)
     attached = 0.0 if dynamics.detach_reset else 1.0
     numbers = [np.float32(n) for n in (width, dynamics.leak, dynamics.gain, dynamics.threshold, attached)]
-    rows = [_rows(_like(grad, u)), _rows(u), given, _rows(result)]
-    machine.backward(*rows, kind, *numbers, *_buffers(grad), *_buffers(result))
+    if grad.shape == u.shape:
+        rows = [_rows(_like(grad, u)), _rows(u), given, _rows(result)]
+        machine.backward(*rows, kind, *numbers, *_buffers(grad), *_buffers(result))
+    else:
+        channels, columns = u.shape[2], u.shape[4]
+        rows = [_rows(_channels_last(grad)), _rows(u), given, _rows(result)]
+        buffers = *_buffers(grad, columns * channels), *_buffers(result, 2 * columns * channels)
+        machine_pooled.backward(*rows, columns * channels, channels, kind, *numbers, *buffers)
     return result
+
+
+def _charging(dynamics: Dynamics) -> tuple[int, np.float32, np.float32]:
+    """How the kernels are told the dynamics: kind of charge, time constant, threshold."""
+    kind = 0 if dynamics.tau is None else 2 if dynamics.decay_input else 1
+    return kind, np.float32(dynamics.tau or 1.0), np.float32(dynamics.threshold)
+
+
+def _pictures(steps: int, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """`[T, N, C, H, W]`, not filled, channels-last."""
+    _, number, channels, height, width = shape
+    return torch.empty((steps, number, height, width, channels), dtype=dtype).permute(0, 1, 4, 2, 3)
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    """`[T, N, C, H, W]` with the memory of `[T, N, H, W, C]`."""
+    return x.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
 
 
 def _dense(x: Tensor) -> Tensor:
@@ -82,9 +125,9 @@ def _rows(x: Tensor) -> NDArray[Any]:
     return flat.numpy() if x.dtype == torch.float32 else flat.view(torch.int16).numpy().view(np.uint16)
 
 
-def _buffers(x: Tensor) -> tuple[NDArray[np.uint32] | None, NDArray[np.float32]]:
+def _buffers(x: Tensor, size: int = 0) -> tuple[NDArray[np.uint32] | None, NDArray[np.float32]]:
     """A block of float32, and its bits where it is converted from or to bfloat16."""
     from snnrobust.spiking import machine
 
-    raw = np.empty(machine.BLOCK, np.uint32)
+    raw = np.empty(max(size, machine.BLOCK), np.uint32)
     return (None if x.dtype == torch.float32 else raw), raw.view(np.float32)

@@ -69,10 +69,20 @@ def charge(v: Any, it: Any, ut: Any, kind: int, tau: Any) -> None:
 
 
 @compiled
+def fire(v: Any, ut: Any, st: Any, one: Any, threshold: Any) -> None:
+    """Spikes of a row of potentials, and what the reset leaves of these."""
+    zero, silent = np.float32(0), st.dtype.type(0)
+    for n in range(len(ut)):
+        fires = ut[n] >= threshold
+        st[n] = one if fires else silent
+        v[n] = zero if fires else ut[n]
+
+
+@compiled
 def forward(i: Any, u: Any, s: Any, one: Any, kind: int, tau: Any, threshold: Any, raw: Any, wide: Any) -> None:
     """Currents `[T or 1, n]` to potentials and spikes `[T, n]`; `one` is 1 in the type of the spikes."""
     steps, size = u.shape
-    zero, silent = np.float32(0), s.dtype.type(0)
+    zero = np.float32(0)
     state = np.empty(BLOCK, np.float32)
     for low in range(0, size, BLOCK):
         count = min(BLOCK, size - low)
@@ -84,10 +94,7 @@ def forward(i: Any, u: Any, s: Any, one: Any, kind: int, tau: Any, threshold: An
                 load(wide, i[t, low : low + count], raw)
             ut, st = u[t, low : low + count], s[t, low : low + count]
             charge(v, wide, ut, kind, tau)
-            for n in range(count):
-                fires = ut[n] >= threshold
-                st[n] = one if fires else silent
-                v[n] = zero if fires else ut[n]
+            fire(v, ut, st, one, threshold)
 
 
 @compiled
@@ -116,13 +123,27 @@ def slopes(slope: Any, ut: Any, given: Any, kind: int, width: Any, threshold: An
 
 
 @compiled
+def step_back(
+    gt: Any, ut: Any, slope: Any, carried: Any, total: Any, leak: Any, gain: Any, threshold: Any, attached: Any
+) -> None:
+    """One step of backpropagation through time for a row; `slope` holds the result afterwards."""
+    one, zero = np.float32(1), np.float32(0)
+    for n in range(len(ut)):
+        keep = zero if ut[n] >= threshold else one
+        du = gt[n] * slope[n] + carried[n] * (keep - attached * ut[n] * slope[n])
+        carried[n] = leak * du
+        total[n] += du
+        slope[n] = gain * du
+
+
+@compiled
 def backward(
     grad: Any, u: Any, given: Any, result: Any, kind: int, width: Any, leak: Any, gain: Any, threshold: Any,
     attached: Any, raw: Any, wide: Any, raw_out: Any, wide_out: Any,
 ) -> None:  # fmt: skip
     """`Dynamics.through_time`; a `result` of one row is the sum over time."""
     steps, size = u.shape
-    one, zero = np.float32(1), np.float32(0)
+    zero = np.float32(0)
     slope_, carried_, total_ = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
     for low in range(0, size, BLOCK):
         count = min(BLOCK, size - low)
@@ -134,12 +155,7 @@ def backward(
             ut = u[t, low : low + count]
             load(wide, grad[t, low : low + count], raw)
             slopes(slope, ut, given[t % len(given), low : low + count], kind, width, threshold)
-            for n in range(count):
-                keep = zero if ut[n] >= threshold else one
-                du = wide[n] * slope[n] + carried[n] * (keep - attached * ut[n] * slope[n])
-                carried[n] = leak * du
-                total[n] += du
-                slope[n] = gain * du
+            step_back(wide, ut, slope, carried, total, leak, gain, threshold, attached)
             if len(result) > 1:
                 store(result[t, low : low + count], slope, raw_out, wide_out)
         if len(result) == 1:

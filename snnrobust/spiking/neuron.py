@@ -68,6 +68,8 @@ class Rule(ABC):
 
     needs_current = False
     """True if it reads `Trace.mean_current`."""
+    pooled = False
+    """True if it takes the gradient of pooled spikes as well, since it hands it on to `Trace.through_time` alone."""
 
     @abstractmethod
     def backward(self, grad: Tensor, trace: Trace) -> Tensor:

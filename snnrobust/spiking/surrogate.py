@@ -9,17 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from functools import partial
+
+from torch import Tensor
 
 from snnrobust.settings import Positive
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 @dataclass(frozen=True)
 class Surrogate:
-    """A derivative and the spike that it differentiates.
+    """A derivative and the spike that it differentiates; no closures, so that a network can be pickled.
 
     Args:
         name: of the shape.
@@ -38,71 +37,83 @@ def triangle(width: Positive = 1.0) -> Surrogate:
     """`max(0, width - |q|) / width^2`: exact zeros beyond `width` (Bellec et al. 2018; the default of the papers)."""
     from spikingjelly.activation_based.surrogate import PiecewiseQuadratic
 
-    return Surrogate(
-        "triangle",
-        (width,),
-        lambda q: (width - q.abs()).clamp_min_(0).mul_(1 / width**2),
-        PiecewiseQuadratic(alpha=1.0 / width),
-    )
+    return Surrogate("triangle", (width,), partial(_triangle, width), PiecewiseQuadratic(alpha=1.0 / width))
 
 
 def sigmoid(slope: Positive = 4.0) -> Surrogate:
     """`slope s (1 - s)` with `s = sigmoid(slope q)`."""
     from spikingjelly.activation_based.surrogate import Sigmoid
 
-    def derivative(q: Tensor) -> Tensor:
-        s = (slope * q).sigmoid_()
-        return s.addcmul_(s, s, value=-1).mul_(slope)
-
-    return Surrogate("sigmoid", (slope,), derivative, Sigmoid(alpha=slope))
+    return Surrogate("sigmoid", (slope,), partial(_sigmoid, slope), Sigmoid(alpha=slope))
 
 
 def atan(alpha: Positive = 2.0) -> Surrogate:
     """`(alpha / 2) / (1 + (pi alpha q / 2)^2)`: never exactly zero (Fang et al. 2021)."""
     from spikingjelly.activation_based.surrogate import ATan
 
-    return Surrogate(
-        "atan", (alpha,), lambda q: alpha / 2 / (1 + (math.pi / 2 * alpha * q).square()), ATan(alpha=alpha)
-    )
+    return Surrogate("atan", (alpha,), partial(_atan, alpha), ATan(alpha=alpha))
 
 
 def exponential(height: Positive = 1.0, decay: Positive = 1.0) -> Surrogate:
     """`height exp(-decay |q|)` (Shrestha and Orchard 2018); its integral is `2 height / decay`."""
-    return _own("exponential", (height, decay), lambda q: (q.abs().mul_(-decay)).exp_().mul_(height))
+    return _own("exponential", (height, decay), partial(_exponential, height, decay))
 
 
 def rectangle(width: Positive = 1.0) -> Surrogate:
     """`[|q| < width / 2] / width` (Wu et al. 2018)."""
-    return _own("rectangle", (width,), lambda q: (q.abs() < width / 2).to(q.dtype).mul_(1 / width))
+    return _own("rectangle", (width,), partial(_rectangle, width))
 
 
 def gaussian(alpha: Positive = 2.0) -> Surrogate:
     """`alpha / sqrt(2 pi) exp(-(alpha q)^2 / 2)`: a normal density of standard deviation `1 / alpha`."""
-    peak = alpha / math.sqrt(2 * math.pi)
-    return _own("gaussian", (alpha,), lambda q: (q.square().mul_(-(alpha**2) / 2)).exp_().mul_(peak))
+    return _own("gaussian", (alpha,), partial(_gaussian, alpha))
 
 
 def straight_through() -> Surrogate:
     """`1` everywhere (Bengio et al. 2013); its integral is infinite."""
-    return _own("straight_through", (), lambda q: q.new_ones(()).expand_as(q))
+    return _own("straight_through", (), _one)
+
+
+# The derivatives are functions of the module, so that networks can be pickled.
+
+
+def _triangle(width: float, q: Tensor) -> Tensor:
+    return (width - q.abs()).clamp_min_(0).mul_(1 / width**2)
+
+
+def _sigmoid(slope: float, q: Tensor) -> Tensor:
+    s = (slope * q).sigmoid_()
+    return s.addcmul_(s, s, value=-1).mul_(slope)
+
+
+def _atan(alpha: float, q: Tensor) -> Tensor:
+    return alpha / 2 / (1 + (math.pi / 2 * alpha * q).square())
+
+
+def _exponential(height: float, decay: float, q: Tensor) -> Tensor:
+    return q.abs().mul_(-decay).exp_().mul_(height)
+
+
+def _rectangle(width: float, q: Tensor) -> Tensor:
+    return (q.abs() < width / 2).to(q.dtype).mul_(1 / width)
+
+
+def _gaussian(alpha: float, q: Tensor) -> Tensor:
+    return q.square().mul_(-(alpha**2) / 2).exp_().mul_(alpha / math.sqrt(2 * math.pi))
+
+
+def _one(q: Tensor) -> Tensor:
+    return q.new_ones(()).expand_as(q)
 
 
 def _own(name: str, parameters: tuple[float, ...], derivative: Callable[[Tensor], Tensor]) -> Surrogate:
     """A surrogate that SpikingJelly does not have."""
-    import torch
+    return Surrogate(name, parameters, derivative, partial(_spike, derivative))
 
-    class Spike(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: Any, q: Tensor) -> Tensor:
-            ctx.save_for_backward(q)
-            return (q >= 0).to(q.dtype)
 
-        @staticmethod
-        def backward(ctx: Any, grad: Tensor) -> Tensor:
-            return grad * derivative(ctx.saved_tensors[0])
+def _spike(derivative: Callable[[Tensor], Tensor], q: Tensor) -> Tensor:
+    """`[q >= 0]`, differentiated by `derivative`."""
+    from snnrobust.spiking.heaviside import Heaviside
 
-    def spike(q: Tensor) -> Tensor:
-        spikes: Tensor = Spike.apply(q)
-        return spikes
-
-    return Surrogate(name, parameters, derivative, spike)
+    spikes: Tensor = Heaviside.apply(q, derivative)
+    return spikes

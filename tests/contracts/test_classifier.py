@@ -1,4 +1,4 @@
-"""Every combination of the yaml files for encoder, neuron, surrogate and model gives a sound classifier."""
+"""Every combination of the yaml files for encoder, neuron and model, and every surrogate, give sound classifiers."""
 
 import copy
 import pickle
@@ -14,7 +14,15 @@ from snnrobust.spiking.classifier import SpikingClassifier
 from snnrobust.threat import Bounds
 
 DATASETS = {"images": "digits", "events": "digits_events"}
-CASES = [*product(*(config.groups()[group] for group in ("encoder", "neuron", "neuron/surrogate", "model")))]
+SMALLER = {"vgg11": ("model.plan=[4,pool,8]", "model.hidden=16")}
+"""Settings of models that are too large to be tried as they are."""
+GROUPS = ("encoder", "neuron", "neuron/surrogate", "model")
+SURROGATES = config.groups()["neuron/surrogate"]
+CASES = [
+    *product(config.groups()["encoder"], config.groups()["neuron"], SURROGATES[:1], config.groups()["model"]),
+    # No encoder and no model knows the surrogate: every neuron with each of them will do.
+    *product(["direct"], config.groups()["neuron"], SURROGATES[1:], ["convnet"]),
+]
 
 
 def kind(encoder: str) -> str:
@@ -23,19 +31,14 @@ def kind(encoder: str) -> str:
 
 @cache
 def composed(encoder: str, neuron: str, surrogate: str, model: str) -> config.Composed:
-    choices = [
-        f"encoder={encoder}",
-        f"neuron={neuron}",
-        f"neuron/surrogate={surrogate}",
-        f"model={model}",
-        "regularizer=none",
-    ]
-    return config.compose("config", [f"dataset={DATASETS[kind(encoder)]}", *choices, "tracker=none", "device=cpu"])
+    choices = [f"{group}={choice}" for group, choice in zip(GROUPS, (encoder, neuron, surrogate, model), strict=True)]
+    settings = [*choices, *SMALLER.get(model, ()), "regularizer=none", "tracker=none", "device=cpu"]
+    return config.compose("config", [f"dataset={DATASETS[kind(encoder)]}", *settings])
 
 
 @cache
 def prepared(case: tuple[str, str, str, str], steps: int) -> tuple[SpikingClassifier, torch.Tensor]:
-    """A classifier in double precision with warmed-up batch norm, and six random inputs."""
+    """A classifier in double precision whose layers all fire, with warmed-up batch norm, and six random inputs."""
     content = copy.deepcopy(dict(composed(*case).config))
     for node in (content["encoder"], content["dataset"]):
         if "steps" in node:
@@ -45,6 +48,9 @@ def prepared(case: tuple[str, str, str, str], steps: int) -> tuple[SpikingClassi
     torch.manual_seed(0)
     x = torch.rand(6, *experiment.dataset.shape, dtype=torch.float64)
     with torch.no_grad():
+        for module in classifier.modules():
+            if isinstance(module, torch.nn.Linear):
+                module.weight.mul_(8)
         for _ in range(10):
             classifier.train()(x)
     return classifier.eval(), x
@@ -73,6 +79,7 @@ def test_logits_have_one_row_per_sample_and_one_column_per_class(built):
     logits = classifier(x)
     assert logits.shape == (6, 10)
     assert logits.isfinite().all()
+    assert len(logits.unique(dim=0)) == 6
     assert isinstance(classifier.bounds, Bounds)
 
 

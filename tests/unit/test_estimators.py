@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
+from typing import Literal
 
 import pytest
 import torch
@@ -172,7 +173,7 @@ ORACLES: dict[str, tuple[Estimator, Callable[[Neuronal], list[float]]]] = {
     ),
 }
 CURRENTS = [[0.75, 0.875, 1.5], [0.25, -0.5, 0.125], [1.25, 0.5, 0.375], [0.5, 0.5, 0.75], [3.0, 2.5, 2.0]]
-NEURONS = {
+NEURONS: dict[str, tuple[Callable[..., Neuron], float, float, float]] = {
     "lif": (partial(LIF, tau=2.0, threshold=0.8), 0.5, 1.0, 0.8),
     "decayed": (partial(LIF, tau=2.5, threshold=0.4, decay_input=True), 0.6, 0.4, 0.4),
     "if": (partial(IF, threshold=1.25), 1.0, 1.0, 1.25),
@@ -182,8 +183,12 @@ every_neuron = pytest.mark.parametrize(("kind", "detach"), [*product(NEURONS, (F
 
 
 def neuron_of(kind: str, detach: bool) -> Neuron:
-    neuron: Neuron = NEURONS[kind][0](surrogate=triangle(0.9), detach_reset=detach)
-    return neuron
+    return NEURONS[kind][0](surrogate=triangle(0.9), detach_reset=detach)
+
+
+def neuronal(current: Sequence[float], kind: str, detach: bool) -> Neuronal:
+    _, leak, gain, threshold = NEURONS[kind]
+    return Neuronal(current, leak, gain, threshold, detach)
 
 
 @every_oracle
@@ -192,16 +197,16 @@ def neuron_of(kind: str, detach: bool) -> Neuron:
 def test_three_steps_of_one_neuron(name, kind, detach, dtype, atol):
     """In the compiled kernels and in the plain code; currents that vary, and currents that do not."""
     estimator, formula = ORACLES[name]
-    model, (_, *numbers) = One(neuron_of(kind, detach)), NEURONS[kind]
+    model = One(neuron_of(kind, detach))
     x = torch.tensor(CURRENTS, dtype=dtype)
     with estimator.applied(model) as view:
         found = slope_at(view, x)
-    expected = [formula(Neuronal(current, *numbers, detach)) for current in CURRENTS]
+    expected = [formula(neuronal(current, kind, detach)) for current in CURRENTS]
     assert found.tolist() == [pytest.approx(row, abs=atol) for row in expected]
     with estimator.applied(model) as view:
         summed = slope_at(view, x[:, :1])
-    expected = [sum(formula(Neuronal(current[:1] * 3, *numbers, detach))) for current in CURRENTS]
-    assert summed.flatten().tolist() == pytest.approx(expected, abs=3 * atol)
+    sums = [sum(formula(neuronal(current[:1] * 3, kind, detach))) for current in CURRENTS]
+    assert summed.flatten().tolist() == pytest.approx(sums, abs=3 * atol)
 
 
 @pytest.mark.parametrize("leak", [1.0, 0.99, 0.9, 0.5])
@@ -209,7 +214,7 @@ def test_three_steps_of_one_neuron(name, kind, detach, dtype, atol):
 @pytest.mark.parametrize("threshold", [1.0, 0.3])
 def test_the_rate_rises_by_one(leak, gamma, threshold):
     """The slope over the current integrates to 1, whatever the leak, the threshold and the scale of the input."""
-    neurons = [IF(triangle(), threshold)] if leak == 1 else []
+    neurons: list[Neuron] = [IF(triangle(), threshold)]
     if leak < 1:
         neurons = [LIF(triangle(), 1 / (1 - leak), threshold, decay_input) for decay_input in (False, True)]
     for neuron in neurons:
@@ -279,7 +284,8 @@ def test_potentials_without_spread_count_as_one(value):
 
 def test_the_published_spread_makes_samples_depend_on_each_other():
     model, x = One(LIF(triangle())), random_currents(6, 3)
-    for over, alone in (("sample", True), ("batch", False)):
+    cases: list[tuple[Literal["sample", "batch"], bool]] = [("sample", True), ("batch", False)]
+    for over, alone in cases:
         with PDSG(over).applied(model) as view:
             whole, part = slope_at(view, x)[:2], slope_at(view, x[:2])
         assert torch.allclose(whole, part, atol=1e-12) == alone
@@ -307,7 +313,7 @@ def test_the_share_of_assg_within_its_width_is_2a():
 def test_the_memory_of_assg_is_updated_once_per_gradient_and_begins_anew():
     kind, detach, x = "lif", False, torch.tensor(CURRENTS, dtype=torch.float64)
     model = One(neuron_of(kind, detach))
-    rows = [Neuronal(current, *NEURONS[kind][1:], detach) for current in CURRENTS]
+    rows = [neuronal(current, kind, detach) for current in CURRENTS]
     first, second = ([pytest.approx(assg(row, n), abs=1e-12) for row in rows] for n in (1, 2))
     for _ in range(2):
         with ASSG().applied(model) as view:

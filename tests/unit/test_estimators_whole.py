@@ -19,13 +19,14 @@ from snnrobust.estimators.pooling import MaxPoolSubstitute
 from snnrobust.estimators.rate import BPTR
 from snnrobust.estimators.replica import replica
 from snnrobust.estimators.surrogate import TRAINED, Surrogate
+from snnrobust.spiking.classifier import Classifier, SpikingClassifier
 from snnrobust.spiking.encoder import Frames
 from snnrobust.spiking.fuse import fused
 from snnrobust.spiking.surrogate import triangle
 from snnrobust.threat import Bounds
 
 
-def slope_of(estimator: Estimator, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+def slope_of(estimator: Estimator, model: Classifier, x: Tensor, y: Tensor) -> Tensor:
     with estimator.applied(model) as view:
         return gradient(view, x, y, cross_entropy)[0]
 
@@ -69,6 +70,7 @@ def test_mixtures_of_nothing_and_of_ensembles_are_refused():
 
 def test_a_replica_has_modules_of_its_own_around_the_same_weights(classifier):
     copied = replica(classifier, {classifier.encoder: Frames(2)})
+    assert isinstance(copied, SpikingClassifier)
     assert not {id(module) for module in classifier.modules()} & {id(module) for module in copied.modules()}
     assert isinstance(copied.encoder, Frames)
     tensors = [[*model.parameters(), *model.buffers()] for model in (classifier, copied)]
@@ -78,16 +80,23 @@ def test_a_replica_has_modules_of_its_own_around_the_same_weights(classifier):
 class Layers(nn.Module):
     """The layers of `tiny`, with ReLU in place of its neurons; one step."""
 
-    def __init__(self, model: nn.Module, activation: Callable[[Tensor], Tensor]) -> None:
+    conv: nn.Conv2d
+    norm: nn.BatchNorm2d
+    hidden: nn.Linear
+    out: nn.Linear
+
+    def __init__(self, model: SpikingClassifier, activation: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
-        (self.conv, self.norm, _, self.pool), (_, self.hidden, _, self.out) = (
-            [*model.backbone.features], [*model.backbone.classifier]
-        )  # fmt: skip
+        (self.conv,) = (module for module in model.modules() if isinstance(module, nn.Conv2d))
+        (self.norm,) = (module for module in model.modules() if isinstance(module, nn.BatchNorm2d))
+        self.hidden, self.out = (module for module in model.modules() if isinstance(module, nn.Linear))
         self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
         f = nn.functional
         h = f.conv2d(x, self.conv.weight, padding=1)
+        assert self.norm.running_mean is not None
+        assert self.norm.running_var is not None
         h = (h - self.norm.running_mean.view(-1, 1, 1)) / (self.norm.running_var + self.norm.eps).sqrt().view(-1, 1, 1)
         h = self.activation(h * self.norm.weight.view(-1, 1, 1) + self.norm.bias.view(-1, 1, 1))
         h = f.linear(f.avg_pool2d(h, 2).flatten(1), self.hidden.weight, self.hidden.bias)
@@ -242,9 +251,8 @@ def test_pooling_is_substituted_in_our_networks(classifier, arranged):
 
 
 def test_models_whose_pooling_returns_indices_are_refused():
-    substitute, model = MaxPoolSubstitute(), nn.Sequential(nn.MaxPool2d(2, return_indices=True))
-    with (
-        pytest.raises(ValueError, match=r"Sequential has one that returns indices; allowed"),
-        substitute.applied(model),
-    ):
+    pool = nn.MaxPool2d(2)
+    substitute, model = MaxPoolSubstitute(), Pooled(pool, (2, 3, 8, 8))
+    pool.return_indices = True
+    with pytest.raises(ValueError, match=r"Pooled has one that returns indices; allowed"), substitute.applied(model):
         pass

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from matplotlib.axes import Axes
 
 from snnrobust.attacks.gradient import ProjectedGradient
 from snnrobust.data.dataset import Split
@@ -33,14 +34,14 @@ from tests.unit.test_reporting import content, put
 
 EPS = 0.1
 LABELS = [2, 2, 0, 3, 0, 3]
-LAYERS = {
+LAYERS: dict[str, dict[str, float | None]] = {
     "firing_rate": {"one": 0.1, "two": 0.2},
     "zero_spike_gradient": {"one": 0.75, "two": 0.0},
     "zero_current_gradient": {"one": 0.8, "two": 0.6},
     "zero_spike_gradient/bptr": {"one": 0.75, "two": 0.0},
     "zero_current_gradient/bptr": {"one": 0.9, "two": None},
 }
-ESTIMATORS = {
+ESTIMATORS: dict[str, dict[str, float | None]] = {
     "trained": {"gradient_sparsity": 0.25, "gradient_hoyer": 0.5, "gradient_l1": 2.0},
     "bptr": {"gradient_sparsity": 0.5, "gradient_hoyer": None, "gradient_l1": 4.0},
 }
@@ -57,6 +58,13 @@ def made(model, data, estimator=TRAINED, attack=None) -> dict[str, np.ndarray]:
     found = examples(model, fused(model), data, estimator, attack, seed=0)
     with np.load(io.BytesIO(gradients(found))) as file:
         return dict(file)
+
+
+def pixels(axes: Axes) -> np.ndarray:
+    """What is drawn there."""
+    found = axes.images[0].get_array()
+    assert found is not None
+    return found
 
 
 def test_the_file_holds_the_first_sample_of_each_class_with_gradients_and_perturbation(classifier):
@@ -96,7 +104,7 @@ def test_event_frames_keep_their_steps_and_polarities_and_are_drawn_as_their_sum
     kept(tmp_path / "a", found)
     (shown,) = selection(tmp_path).shown
     figure = heatmap(shown)
-    pictures = [axes.images[0].get_array() for axes in figure.axes[:4]]
+    pictures = [pixels(axes) for axes in figure.axes[:4]]
     np.testing.assert_allclose(pictures[0], found["input"][0].sum((0, 1)), rtol=1e-6)
     summed = found["gradient/trained"][0].astype(float).sum((0, 1))
     np.testing.assert_allclose(pictures[2], summed / np.abs(summed).max(), rtol=1e-6)
@@ -179,7 +187,7 @@ def test_a_picture_says_what_the_model_answers_and_how_sparse_a_gradient_is(tmp_
     assert [axes.get_title() for axes in figure.axes[:2]] == ["0", "1 (seen as 3)"]
     texts = [axes.get_xlabel() for axes in figure.axes[2:8]]
     assert texts == ["sparsity 1.00"] * 2 + ["sparsity 0.97"] * 2 + ["still 0", "taken for 0"]
-    pictures = [axes.images[0].get_array() for axes in figure.axes[2:8]]
+    pictures = [pixels(axes) for axes in figure.axes[2:8]]
     assert (pictures[0] == 0).all()
     assert pictures[2][2, 3] == -1
     assert np.count_nonzero(pictures[2]) == 1
@@ -192,7 +200,7 @@ def test_colour_images_and_gradients_that_are_not_finite_are_drawn(tmp_path):
     found["gradient/trained"][0, :2, 0, 0] = np.inf, -np.inf
     kept(tmp_path / "a", found)
     figure = heatmap(selection(tmp_path).shown[0])
-    assert figure.axes[0].images[0].get_array().shape == (6, 6, 3)
+    assert pixels(figure.axes[0]).shape == (6, 6, 3)
     figure.savefig(io.BytesIO(), format="svg")
 
 
@@ -248,10 +256,10 @@ def test_layers_and_estimators_are_averaged_over_seeds(tmp_path):
     summary = summarise(collect([tmp_path]))
     figure = layers(summary)
     assert figure is not None
-    curves = {line.get_label(): line.get_ydata() for line in figure.axes[0].lines[::2]}
+    curves = {line.get_label(): np.asarray(line.get_ydata()).tolist() for line in figure.axes[0].lines[::2]}
     # From the last layer back to the first, arriving before leaving.
-    assert list(curves["trained"]) == pytest.approx([0.0, 0.6, 0.75, 0.7])
-    assert list(curves["bptr"]) == pytest.approx([0.75, 0.9])
+    assert curves["trained"] == pytest.approx([0.0, 0.6, 0.75, 0.7])
+    assert curves["bptr"] == pytest.approx([0.75, 0.9])
     assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == ["two", "one"]
     table = estimator_table(trainings_of(summary.settings))
     assert [row[:3] for row in table.rows] == [("digits, convnet", name, "2") for name in ("trained", "bptr")]

@@ -39,9 +39,9 @@ def network(neuron=LIF, pool="avg") -> SpikingClassifier:
         with torch.no_grad():
             for _ in range(20):
                 model(torch.rand(32, 1, 8, 8))
-            for norm in (backbone.features[1], backbone.features[5]):
-                norm.weight.mul_(2)
-            backbone.classifier[1].weight.mul_(6)
+            for layer, factor in ((backbone.features[1], 2), (backbone.features[5], 2), (backbone.classifier[1], 6)):
+                assert isinstance(layer.weight, Tensor)
+                layer.weight.mul_(factor)
     return model.eval()
 
 

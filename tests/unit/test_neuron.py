@@ -44,10 +44,11 @@ def draws(shape: tuple[int, ...], dtype: torch.dtype = torch.float64) -> tuple[T
 
 def lifs(detach: bool, decay_input: bool, tau: float, surrogate: str) -> tuple[LIF, nn.Module]:
     """Ours and SpikingJelly's stateful one."""
-    settings = {"tau": tau, "decay_input": decay_input, "detach_reset": detach}
-    spike = SURROGATES[surrogate].spike
-    stateful = reference.LIFNode(surrogate_function=spike, v_threshold=0.75, v_reset=0.0, step_mode="m", **settings)
-    return LIF(SURROGATES[surrogate], threshold=0.75, **settings), stateful
+    stateful = reference.LIFNode(
+        surrogate_function=SURROGATES[surrogate].spike, v_threshold=0.75, v_reset=0.0, step_mode="m",
+        tau=tau, decay_input=decay_input, detach_reset=detach,
+    )  # fmt: skip
+    return LIF(SURROGATES[surrogate], tau, 0.75, decay_input, detach), stateful
 
 
 def ifs(detach: bool, surrogate: str) -> tuple[IF, nn.Module]:

@@ -1,11 +1,13 @@
 """Surrogate derivatives against their formulas in plain numbers, their integrals, and the spikes they differentiate."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 
 from snnrobust.spiking.surrogate import (
+    Surrogate,
     atan,
     exponential,
     gaussian,
@@ -15,7 +17,7 @@ from snnrobust.spiking.surrogate import (
     triangle,
 )
 
-SHAPES = {
+SHAPES: dict[str, tuple[Callable[..., Surrogate], Callable[..., float]]] = {
     "triangle": (triangle, lambda q, w: max(0.0, w - abs(q)) / w**2),
     "sigmoid": (sigmoid, lambda q, s: s * math.exp(-s * q) / (1 + math.exp(-s * q)) ** 2),
     "atan": (atan, lambda q, a: (a / 2) / (1 + (math.pi * a * q / 2) ** 2)),

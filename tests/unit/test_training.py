@@ -10,6 +10,8 @@ from torch import Tensor
 
 from snnrobust.data.dataset import Split, Splits
 from snnrobust.data.digits import Digits
+from snnrobust.estimators.surrogate import TRAINED
+from snnrobust.evaluation.evaluator import Settings
 from snnrobust.experiment import Experiment
 from snnrobust.regularizers.gradient_sparsity import GradientSparsity
 from snnrobust.regularizers.none import NoRegularizer
@@ -116,8 +118,8 @@ def test_training_never_touches_the_test_data(make_tiny):
         threat=Linf(0.1),
         attacks={},
         headline={},
-        batch_size=16,
-        evaluation_seed=0,
+        estimator=TRAINED,
+        evaluation=Settings(batch_size=16),
         seed=0,
         device=torch.device("cpu"),
     )
