@@ -32,15 +32,14 @@ demo: setup ## train, attack and compare: a table here, figures on a page (under
 IMAGES := runs=runs/digits regularizer.weight=0,0.002,0.01,0.02,0.05 seed=0,1,2 threat.eps=0.05,0.1,0.15,0.2
 EVENTS := runs=runs/digits_events dataset=digits_events dataset.root=data regularizer.weight=0,0.002,0.01,0.05 \
 	seed=0,1,2 threat.eps=0.01,0.02,0.04
-STRONGER := runs=runs/stronger regularizer.weight=0,0.02 seed=0,1,2 threat.eps=0.1 \
-	+attack@attacks.apgd=torchattacks attacks.apgd.name=APGD '+attacks.apgd.parameters.steps=50' \
-	+attack@attacks.square=torchattacks attacks.square.name=Square '+attacks.square.parameters.n_queries=1000'
+SUITES := runs=runs/suites suite=quick,sparse_gradients,reliable regularizer.weight=0,0.02 seed=0,1,2 threat.eps=0.1
 
-results: setup ## repeat the sweeps of docs/results.md (half an hour on 2 cores)
+results: setup ## repeat the sweeps of docs/results.md (most of an hour on 2 cores)
 	$(BIN)/snnrobust train -m $(IMAGES)
 	$(BIN)/snnrobust train -m $(EVENTS)
-	$(BIN)/snnrobust train -m $(STRONGER)
-	for name in digits digits_events stronger; do $(BIN)/snnrobust report runs/$$name --out docs/results/$$name; done
+	$(BIN)/snnrobust train -m $(SUITES)
+	for name in digits digits_events suites; do $(BIN)/snnrobust report runs/$$name --out docs/results/$$name; done
+	$(BIN)/python -m benchmarks.flips
 
 test: setup ## the test suite (under 10 minutes on 2 cores)
 	$(BIN)/python -m pytest -m "not long"

@@ -15,7 +15,7 @@ NOT_SCIENCE = frozenset(
     {"seed", "evaluation.seed", "device", "threads", "runs", "force", "dataset.root", "dataset.download", "dataset.eps"}
 )
 """Keys that tell runs apart, but not settings."""
-NOT_SCIENCE_GROUPS = ("tracker", "attack@", "experiment", "suite")
+NOT_SCIENCE_GROUPS = ("tracker", "attack@", "experiment")
 
 Label = tuple[str, Any]
 """A dotted key and its value."""
@@ -134,14 +134,14 @@ def varying(contents: Sequence[Mapping[str, Any]]) -> list[str]:
 
     Left out are: the inner keys of a group as far as its choice explains them (each choice has one value); a key with
     the same values as another one, of which it is a copy (`dataset.steps` is `encoder.steps`); and what the keys
-    already taken explain of an attack (its own copy of the budget) or of a `_target_`.
+    already taken explain of an attack (its own copy of the budget), of a group inside another, or of a `_target_`.
     """
     keys = dict.fromkeys(key for content in contents for key in content)
     values = {key: [json.dumps(content.get(key)) for content in contents] for key in keys}
     taken: dict[str, list[str]] = {}
     for key in sorted((k for k in keys if len(set(values[k])) > 1), key=_preference):
         group = key.partition(".")[0]
-        derived = key.startswith("attacks.") or key.endswith("_target_")
+        derived = key.startswith("attacks.") or key.endswith("_target_") or "/" in key or key == "estimator"
         explaining = [*taken.values()] if derived else [values[group]] if group in values and "." in key else []
         if values[key] not in taken.values() and not _explains(explaining, values[key]):
             taken[key] = values[key]
@@ -155,7 +155,9 @@ def _explains(columns: Sequence[Sequence[str]], column: Sequence[str]) -> bool:
 
 
 def _preference(key: str) -> tuple[int, str]:
-    """Names of choices before values, the threat before its copies in the attacks, targets last."""
+    """The suite, then choices, values, copies in the attacks, targets."""
+    if key == "suite":
+        return -1, key
     if "." not in key:
         return 0, key
     if key.endswith("_target_"):

@@ -22,8 +22,8 @@ TITLES = {"pgd_accuracy": "PGD", "fgsm_accuracy": "FGSM"}
 TERMINAL = {
     "clean_accuracy": "clean %",
     "pgd_accuracy": "PGD %",
-    "noise_accuracy": "noise %",
     "worst_accuracy": "worst %",
+    "noise_accuracy": "noise %",
     "gradient_sparsity": "sparsity",
 }
 GAUSSIAN = "gaussian_noise_accuracy"
@@ -69,7 +69,7 @@ class Summary:
     def to_terminal(self, width: int) -> Table:
         """As many measures as fit into `width` columns, the most telling ones first; never fewer labels."""
         order = [m for m in TERMINAL if m in self.metrics]
-        order[3:3] = [m for m in self.metrics if m.endswith("_accuracy") and m not in (*HEADLINE, GAUSSIAN)]
+        order[4:4] = [m for m in self.metrics if m.endswith("_accuracy") and m not in (*HEADLINE, GAUSSIAN)]
         while len(order) > 1 and self._terminal(order).__rich_measure__(*_unbounded()).maximum > width:
             order.pop()
         return self._terminal(order)

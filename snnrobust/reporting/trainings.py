@@ -9,7 +9,7 @@ from snnrobust.identity import FOREIGN_KEYS, TRAINING_KEYS, training_signature
 from snnrobust.reporting.records import Record
 from snnrobust.reporting.settings import Setting, short, show
 
-OF_EVALUATION = ("threat", "attacks", "estimator", "evaluation")
+OF_EVALUATION = ("suite", "threat", "attacks", "estimator", "evaluation")
 """Labels that say nothing about a training."""
 
 
@@ -54,7 +54,7 @@ def trainings_of(settings: Sequence[Setting]) -> tuple[Training, ...]:
 
 def _training(settings: Sequence[Setting]) -> Training:
     first = settings[0]
-    labels = {k: f"{short(k)} {show(v)}" for k, v in first.labels if k.partition(".")[0] not in OF_EVALUATION}
+    labels = {k: f"{short(k)} {show(v)}" for k, v in first.labels if k.partition(".")[0].partition("/")[0] not in OF_EVALUATION}
     choices = first.records[0].choices
     records = sorted((record for setting in settings for record in setting.records), key=lambda record: record.seed)
     return Training(labels, f"{choices.get('dataset', '?')}, {choices.get('model', '?')}", tuple(records))

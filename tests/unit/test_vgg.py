@@ -57,4 +57,4 @@ def test_convolutions_begin_as_he_et_al_2015_say():
 def test_more_poolings_than_the_input_bears_are_refused(side):
     assert prod(VGG((1, 16, side), 4, NEURON, (2, "pool", "pool", "pool"), 4)(torch.rand(1, 2, 1, 16, side)).shape) == 8
     with pytest.raises(ValueError, match=rf"^model\.plan: got 4 poolings, each halving 16x{side}; allowed: fewer$"):
-        VGG((1, 16, side), 4, NEURON, (2, *["pool"] * 4), 4)
+        VGG((1, 16, side), 4, NEURON, (2, "pool", "pool", "pool", "pool"), 4)
