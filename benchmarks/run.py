@@ -20,7 +20,7 @@ from snnrobust import environment
 from snnrobust.config import build, compose
 
 THREADS = 2
-ROUNDS = 5
+ROUNDS = 3
 
 
 def table(title: str, timings: list[Timing], scale: float = 1.0) -> list[str]:
