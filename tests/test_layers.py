@@ -36,6 +36,7 @@ DOORS = {
     "tonic": {"data.events"},
     "torchattacks": {"attacks.thirdparty"},
     "torchvision": {"data.images"},
+    "numba": {"spiking.machine"},
 }
 REPORTING = {"numpy", "matplotlib", "jinja2", "tabulate", "rich", "pydantic"}
 

@@ -150,7 +150,7 @@ def test_a_dead_network_raises_a_flag(tmp_path, capsys):
 
 
 def test_one_sample_per_step_trains(tmp_path, capsys):
-    few = ("dataset.validation=0.49", "dataset.test=0.49", "training.batch_size=1")
+    few = ("dataset.validation=0.02", "dataset.test=0.95", "training.batch_size=1")
     assert main([*QUICK, f"runs={tmp_path}", *few]) == 0
 
 

@@ -54,7 +54,8 @@ def trainings_of(settings: Sequence[Setting]) -> tuple[Training, ...]:
 
 def _training(settings: Sequence[Setting]) -> Training:
     first = settings[0]
-    labels = {k: f"{short(k)} {show(v)}" for k, v in first.labels if k.partition(".")[0].partition("/")[0] not in OF_EVALUATION}
+    groups = {key: key.partition(".")[0].partition("/")[0] for key, _ in first.labels}
+    labels = {k: f"{short(k)} {show(v)}" for k, v in first.labels if groups[k] not in OF_EVALUATION}
     choices = first.records[0].choices
     records = sorted((record for setting in settings for record in setting.records), key=lambda record: record.seed)
     return Training(labels, f"{choices.get('dataset', '?')}, {choices.get('model', '?')}", tuple(records))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
+from collections.abc import Callable
 
 import torch
 from spikingjelly.activation_based.base import MemoryModule, StepModule
@@ -62,7 +63,7 @@ def fused(model: SpikingClassifier, dtype: torch.dtype = torch.float32) -> Spiki
     copied: SpikingClassifier = copy.deepcopy(model).eval().requires_grad_(False)
     for module in [*copied.modules()]:
         if isinstance(module, nn.Sequential):
-            _fold_batch_norms(module)
+            _merge_pairs(module, _folded)
     wrapped: dict[nn.Module, Once] = {}
     for module in [*copied.modules()]:
         for name, child in module._modules.items():  # a layer may stand in several places
@@ -73,7 +74,7 @@ def fused(model: SpikingClassifier, dtype: torch.dtype = torch.float32) -> Spiki
                 module._modules[name] = wrapped[child]
     for module in [*copied.modules()]:
         if isinstance(module, nn.Sequential):
-            _join_pooling(module)
+            _merge_pairs(module, _pooled)
     for parameter in copied.parameters():
         if parameter.dim() == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
@@ -82,41 +83,34 @@ def fused(model: SpikingClassifier, dtype: torch.dtype = torch.float32) -> Spiki
     return copied.eval()  # the new modules too
 
 
-def _fold_batch_norms(layers: nn.Sequential) -> None:
-    """Replaces each pair of convolution and batch norm by one convolution."""
+def _merge_pairs(layers: nn.Sequential, merged: Callable[[nn.Module, nn.Module], nn.Module | None]) -> None:
+    """Replaces neighbours by what `merged` makes of them; None leaves them as they are."""
     kept: OrderedDict[str, nn.Module] = OrderedDict()
     last = ""
     for name, layer in layers._modules.items():  # `named_children` would skip a layer that stands here twice
         assert layer is not None
-        before = kept.get(last)
-        if isinstance(layer, nn.BatchNorm2d) and isinstance(before, nn.Conv2d) and layer.track_running_stats:
-            kept[last] = fuse_conv_bn_eval(before, layer).requires_grad_(False)
-        else:
+        both = merged(kept[last], layer) if last else None
+        if both is None:
             kept[name] = layer
             last = name
+        else:
+            kept[last] = both
     if len(kept) < len(layers):
         layers._modules = dict(kept)
 
 
-def _join_pooling(layers: nn.Sequential) -> None:
-    """Replaces each pair of neurons and 2x2 average pooling by one module."""
-    kept: OrderedDict[str, nn.Module] = OrderedDict()
-    last = ""
-    for name, layer in layers._modules.items():
-        assert layer is not None
-        before = kept.get(last)
-        if isinstance(before, Neuron) and isinstance(layer, Once) and _halves(layer.layer):
-            kept[last] = Pooled(before, layer)
-        else:
-            kept[name] = layer
-            last = name
-    if len(kept) < len(layers):
-        layers._modules = dict(kept)
+def _folded(before: nn.Module, layer: nn.Module) -> nn.Module | None:
+    """Convolution and batch norm as one convolution."""
+    if not isinstance(before, nn.Conv2d) or not isinstance(layer, nn.BatchNorm2d) or not layer.track_running_stats:
+        return None
+    return fuse_conv_bn_eval(before, layer).requires_grad_(False)
 
 
-def _halves(layer: nn.Module) -> bool:
-    """True for plain average pooling over 2x2 entries."""
-    if not isinstance(layer, nn.AvgPool2d) or layer.divisor_override is not None:
-        return False
+def _pooled(before: nn.Module, layer: nn.Module) -> nn.Module | None:
+    """Neurons and plain average pooling over 2x2 entries as one module."""
+    pool = layer.layer if isinstance(layer, Once) else None
+    if not isinstance(before, Neuron) or not isinstance(pool, nn.AvgPool2d) or pool.divisor_override is not None:
+        return None
     two = (2, (2, 2))
-    return layer.kernel_size in two and layer.stride in two and layer.padding in (0, (0, 0))
+    plain = pool.kernel_size in two and pool.stride in two and pool.padding in (0, (0, 0))
+    return Pooled(before, layer) if plain else None

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from spikingjelly.activation_based import functional
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from snnrobust.settings import AboveOne, Positive
 from snnrobust.spiking import kernels
@@ -76,29 +77,46 @@ class Rule(ABC):
         """From `ds` `[T, N, ...]` to `di`, `[T, N, ...]` or, where `trace.summed`, its sum over time `[1, N, ...]`."""
 
 
-class _Fire(torch.autograd.Function):
-    """Current `[T, N, ...]` or `[1, N, ...]` to spikes `[T, N, ...]`, differentiated by a rule."""
+Firing = Callable[[Tensor, int, Dynamics], tuple[Tensor, Tensor]]
+"""Current, steps and dynamics to potentials and spikes; spikes may come averaged over 2x2 entries."""
+
+
+def fire(current: Tensor, steps: int, dynamics: Dynamics) -> tuple[Tensor, Tensor]:
+    """Potentials and spikes, `[T, N, ...]` each, by the kernels where they fit."""
+    if kernels.fits(current):
+        return kernels.fire(current, steps, dynamics)
+    exact = current.float() if current.dtype == torch.bfloat16 else current
+    potential = dynamics.potentials(exact, steps)
+    return potential, (potential >= dynamics.threshold).to(current.dtype)
+
+
+class Fire(torch.autograd.Function):
+    """Current `[T, N, ...]` or `[1, N, ...]` to spikes, differentiated by a rule."""
 
     @staticmethod
-    def forward(ctx: Any, current: Tensor, steps: int, neuron: Neuron, rule: Rule) -> Tensor:
-        if kernels.fits(current):
-            potential, spikes = kernels.fire(current, steps, neuron.dynamics)
-        else:
-            exact = current.float() if current.dtype == torch.bfloat16 else current
-            potential = neuron.dynamics.potentials(exact, steps)
-            spikes = (potential >= neuron.dynamics.threshold).to(current.dtype)
+    def forward(ctx: Any, current: Tensor, steps: int, neuron: Neuron, rule: Rule, firing: Firing) -> Tensor:
+        potential, spikes = firing(current, steps, neuron.dynamics)
         ctx.save_for_backward(potential, current.mean(0) if rule.needs_current else None)
         ctx.neuron, ctx.rule, ctx.summed = neuron, rule, len(current) == 1 < steps
         return spikes
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
         potential, mean_current = ctx.saved_tensors
         trace = Trace(potential, mean_current, ctx.neuron.dynamics, ctx.neuron.surrogate, ctx.summed)
-        result = ctx.rule.backward(grad, trace).to(grad.dtype)
+        pooled = grad.shape != potential.shape
+        full = _spread(grad) if pooled and not ctx.rule.pooled else grad
+        result = ctx.rule.backward(full, trace).to(grad.dtype)
         if ctx.summed and len(result) > 1:
             result = result.sum(0, keepdim=True)
-        return result, None, None, None
+        return result, None, None, None, None
+
+
+def _spread(grad: Tensor) -> Tensor:
+    """The gradient of 2x2 average pooling: a quarter for each of the four entries."""
+    spread: Tensor = F.interpolate(grad.flatten(0, 1) * 0.25, scale_factor=2.0, mode="nearest")
+    full: Tensor = spread.unflatten(0, grad.shape[:2])
+    return full
 
 
 class Neuron(nn.Module, ABC):
@@ -113,9 +131,12 @@ class Neuron(nn.Module, ABC):
         if self.rule is None:  # membranes are float32 whatever the currents are
             half = current.dtype == torch.bfloat16
             return self.operator(current.float()).bfloat16() if half else self.operator(current)
-        steps = len(current)
-        constant = steps > 1 and current.stride(0) == 0
-        spikes: Tensor = _Fire.apply(current[:1] if constant else current, steps, self, self.rule)
+        return self.fire(current, self.rule, fire)
+
+    def fire(self, current: Tensor, rule: Rule, firing: Firing) -> Tensor:
+        """Spikes of the currents `[T, N, ...]`, differentiated by `rule`."""
+        constant = len(current) > 1 and current.stride(0) == 0
+        spikes: Tensor = Fire.apply(current[:1] if constant else current, len(current), self, rule, firing)
         return spikes
 
     @abstractmethod

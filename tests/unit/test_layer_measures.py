@@ -128,7 +128,7 @@ def test_a_network_that_stands_in_for_the_model_is_not_taken_for_it(data):
 
 
 def test_the_stem_of_a_fused_network_is_measured_on_the_sum_over_time(data):
-    model, batch = network(), data.batch(torch.arange(20))
+    model, batch = network(pool="max"), data.batch(torch.arange(20))  # not joined to the neurons before it
     with watched(quick := fused(model)) as watch:
         input_gradient(quick, batch.x, batch.y)
     summed = by_hand(model, data)[LAYERS[0]][2].sum(0)
