@@ -103,8 +103,8 @@ def main() -> None:
         *training(),
         f"## A gradient step of an attack ({THREADS} threads)",
         "",
-        "PGD from the input; random weights with warmed-up batch norm. The fused network has the same logits to 1e-5 "
-        "and makes the same decisions (tested); in bfloat16, examples are crafted on a rounded network and judged in "
+        "PGD from the input; random weights with warmed-up batch norm. The fused network has the same logits up to "
+        "rounding and makes the same decisions (tested); in bfloat16, examples are crafted on a rounded network and judged in "
         "float32.",
         "",
         *steps(),

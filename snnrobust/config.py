@@ -121,7 +121,10 @@ def resolved(composed: DictConfig, choices: Mapping[Any, Any]) -> Composed:
         own = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
         content = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        raise ConfigError(in_one_line(error)) from error
+        text = in_one_line(error)
+        if "'threat.eps' not found" in text:
+            text = "threat: the attacks of this suite need eps; allowed: linf, l2, or suite=flips, which brings flips"
+        raise ConfigError(text) from error
     assert isinstance(content, dict)
     content = {key: value if key == "tracker" else _numbers(value) for key, value in content.items()}
     if "attacks" in content:

@@ -1,5 +1,6 @@
 """What makes attacks fast changes no result: on a small network trained on the digits, over their whole test set."""
 
+from copy import deepcopy
 from dataclasses import replace
 from functools import cache
 
@@ -54,8 +55,11 @@ def test_the_fused_network_has_the_logits_and_the_decisions_of_the_plain_one(mod
     assert not any(isinstance(module, nn.BatchNorm2d) for module in arranged.modules())
     expected, found = model(batch.x), arranged(batch.x)
     assert (expected.argmax(1) == batch.y).float().mean() > 0.5
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
     assert torch.equal(found.argmax(1), expected.argmax(1))
+    # A potential within rounding of its threshold may fall on either side: a spike more or less, on another processor.
+    assert int(((found - expected).abs() > 1e-5).any(1).sum()) <= 1
+    exact = deepcopy(model).double()
+    torch.testing.assert_close(fused(exact)(batch.x.double()), exact(batch.x.double()), atol=1e-10, rtol=0)
 
 
 @torch.no_grad()

@@ -18,6 +18,10 @@ PYTHON = [sys.executable, "-m", "snnrobust"]
 # Command: fragments of the one line that answers it. The first is the key, with what was given.
 MISTAKES = {
     "train threat.eps=-1": ("threat.eps: got -1", "greater than or equal to 0"),
+    "train threat=flips": ("threat: ", "linf, l2, or suite=flips"),
+    "train estimator=assg estimator.a=0.5": ("estimator.a: got 0.5", "less than 0.5"),
+    "train suite=reliable estimator.keep=0": ("estimator.keep: got 0", "greater than or equal to 1"),
+    "train evaluation.precision=float16": ("evaluation.precision: got 'float16'", "bfloat16"),
     "train threat.eps=8": ("threat.eps: got 8", "less than or equal to 1"),
     "train encoder.steps=0": ("encoder.steps: got 0", "greater than or equal to 1"),
     "train dataset=digit": ("dataset: got 'digit'", "digits, digits_events"),
