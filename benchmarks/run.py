@@ -49,14 +49,14 @@ def steps() -> list[str]:
     lines = []
     for number, case in enumerate(CASES):
         with protocol.threads(THREADS):
-            timings = measure(attack_steps(case), rounds=9, warmup=2)
+            timings = measure(attack_steps(case), rounds=7, warmup=2)
         fused, floor, once = timings[2], timings[4], timings[5]
         lines += table(f"{case.name}, batch {case.batch}", timings, NUMBER)
         memory = {t.name: peak(number, i, THREADS) for i, t in enumerate(timings[:5])}
         lines += [
             f"Against the floor: fused takes {fused.median / floor.median:.2f} of a step with ReLU on {STEPS} times "
             f"the batch, {fused.median / once.median / STEPS:.2f} of {STEPS} steps of one time step each. "
-            "Peak memory beyond the loaded network: "
+            "Peak memory beyond what is held between attacks: "
             + ", ".join(f"{name} {size:.0f} MiB" for name, size in memory.items())
             + ".",
             "",
@@ -104,8 +104,8 @@ def main() -> None:
         f"## A gradient step of an attack ({THREADS} threads)",
         "",
         "PGD from the input; random weights with warmed-up batch norm. The fused network has the same logits up to "
-        "rounding and makes the same decisions (tested); in bfloat16, examples are crafted on a rounded network and judged in "
-        "float32.",
+        "rounding and makes the same decisions (tested); in bfloat16, examples are crafted on a rounded network and "
+        "judged in float32.",
         "",
         *steps(),
         "## A whole protocol",
