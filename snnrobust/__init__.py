@@ -7,7 +7,7 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """`evaluate` and `load` are imported when they are asked for: with them come torch and all attacks."""
-    if name in ("evaluate", "load"):
+    """`evaluate`, `flags` and `load` are imported when they are asked for: with them come torch and all attacks."""
+    if name in ("evaluate", "flags", "load"):
         return getattr(import_module("snnrobust.api"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -17,13 +17,14 @@ from snnrobust.building import load
 from snnrobust.data.dataset import Split
 from snnrobust.estimators.base import Estimator
 from snnrobust.estimators.surrogate import TRAINED
+from snnrobust.evaluation.checks import Flag, checks_of
 from snnrobust.evaluation.evaluator import Evaluator, Settings
 from snnrobust.evaluation.report import Report
 from snnrobust.foreign import Foreign, verify
 from snnrobust.spiking.classifier import SpikingClassifier
 from snnrobust.threat import L2, Bounds, Linf, Threat
 
-__all__ = ["evaluate", "load", "quick"]
+__all__ = ["evaluate", "flags", "load", "quick"]
 
 
 def evaluate(
@@ -85,7 +86,7 @@ def evaluate(
     device = next((tensor.device for tensor in (*model.parameters(), *model.buffers())), x.device)
     data = _split("x, y", x, y, limits).to(device)
     other = _split("validation", *validation, limits).to(device) if validation else None
-    budget = _threat(threat, attacks or {})
+    budget = _threat(threat, attacks or {}, limits)
     suite = _fitting(x, budget, estimator, seed) if attacks is None else attacks
     settings = Settings(batch_size, seed, draws, exhaustive, cascade=cascade)
     judge = Evaluator(suite, budget, estimator, {}, settings)
@@ -97,6 +98,11 @@ def evaluate(
         for caution in verify(foreign, batch.x, data.labels):
             warnings.warn(caution, stacklevel=2)
         return judge(foreign, data, validation=other)
+
+
+def flags(report: Report) -> tuple[Flag, ...]:
+    """What speaks against taking the accuracies of a report for robustness (docs/checks.md); empty if nothing does."""
+    return tuple(checks_of(report).flags)
 
 
 def quick(threat: Threat, estimator: Estimator = TRAINED, seed: int = 0) -> dict[str, Attack]:
@@ -124,12 +130,12 @@ def _fitting(x: Tensor, threat: Threat, estimator: Estimator, seed: int) -> dict
     return {name: attack for name, attack in attacks.items() if x.dim() >= 4 or not isinstance(attack, Square)}
 
 
-def _threat(given: Threat | float | None, attacks: Mapping[str, Attack]) -> Threat:
+def _threat(given: Threat | float | None, attacks: Mapping[str, Attack], limits: Bounds) -> Threat:
     if isinstance(given, Threat):
         return given
     if given is not None:
-        if not 0 <= given < float("inf"):
-            raise ValueError(f"threat: got {given}; allowed: a budget that is not negative, such as 8 / 255")
+        if not 0 <= given <= limits.width:
+            raise ValueError(f"threat: got {given}; allowed: 0 to {limits.width:g}, the range, such as 8 / 255")
         return Linf(float(given))
     budgets = [attack.threat for attack in attacks.values() if attack.threat and attack.space == "input"]
     largest = [budget for budget in budgets if all(budget.contains(other) for other in budgets)]

@@ -84,8 +84,12 @@ def _attack(key: str, node: Mapping[str, Any], device: torch.device, fast: bool)
         return attack
     from snnrobust.attacks.transfer import Transfer
     from snnrobust.spiking.fuse import fused
+    from snnrobust.training.checkpoint import CheckpointError
 
-    source = load(node["source"]["path"], node["source"]["training_signature"]).to(device)
+    try:
+        source = load(node["source"]["path"], node["source"]["training_signature"]).to(device)
+    except CheckpointError as error:
+        raise ConfigError(f"{key}.source: {str(error).replace('; force=true trains again', '')}") from error
     inner = _attack(f"{key}.attack", node["attack"], device, fast)
     return Transfer(fused(source) if fast else source, inner)
 
@@ -134,7 +138,10 @@ def instantiate(key: str, node: Mapping[str, Any]) -> Any:
         if isinstance(cause, ValueError):
             text = str(cause)
             raise ValueError(text if text.startswith(key) else f"{key}.{text}") from error
-        raise ValueError(f"{key}: {in_one_line(error)}") from error
+        said, reason = in_one_line(error).partition(", set env var")[0], cause
+        while reason is not None and reason.__cause__ is not None:
+            reason = reason.__cause__
+        raise ValueError(f"{key}: {said}" + f" ({type(reason).__name__}: {reason})" * bool(reason)) from error
 
 
 def in_one_line(error: Exception) -> str:

@@ -190,6 +190,11 @@ def _together(config: Mapping[str, Any]) -> Iterator[str]:
     for name, node in attacks.items():
         if name in TAKEN:
             yield f"attacks.{name}: the name is taken; choose another"
+        if _flips(node.get("threat")) and dataset.get("max_count") != 1:
+            yield (
+                f"attacks.{name}: flips are of events in binary frames; allowed with dataset=digits_events_binary, or "
+                "dataset.max_count=1"
+            )
         if "_target_" not in node:
             yield f"attacks.{name}: got {dict(node)!r}; allowed: a choice of the group attack (names hold no dots)"
 
@@ -211,3 +216,7 @@ def _trainable(config: Mapping[str, Any]) -> Iterator[str]:
 
 def _named(node: Mapping[str, Any], name: str) -> bool:
     return str(node["_target_"]).endswith(f".{name}")
+
+
+def _flips(threat: Any) -> bool:
+    return isinstance(threat, Mapping) and str(threat.get("_target_", "")).endswith(".Flips")

@@ -13,6 +13,7 @@ from snnrobust.attacks.base import Attack
 from snnrobust.attacks.guard import untouched
 from snnrobust.data.dataset import DataSource, Splits
 from snnrobust.estimators.base import Estimator
+from snnrobust.estimators.strongest import Strongest
 from snnrobust.evaluation import evaluator
 from snnrobust.evaluation.evaluator import Evaluator, Settings
 from snnrobust.evaluation.report import Report
@@ -176,3 +177,20 @@ def untrained(
 def _on(device: torch.device, dataset: DataSource) -> Splits:
     splits = dataset.load()
     return Splits(*(split.to(device) for split in (splits.train, splits.validation, splits.test)))
+
+
+def refuse_misfits(attacks: Mapping[str, Attack], model: Classifier) -> None:
+    """Tries the estimators of all attacks on a model, before anything is spent on its training.
+
+    Raises:
+        ValueError: naming the attack, if one does not apply to it.
+    """
+    for name, attack in attacks.items():
+        if isinstance(attack.estimator, Strongest):
+            continue  # leaves out what does not apply
+        for variant in attack.variants().values():
+            try:
+                with variant.estimator.applied(model):
+                    pass
+            except ValueError as error:
+                raise ValueError(f"attacks.{name}.{error}") from error

@@ -19,7 +19,7 @@ import yaml
 from snnrobust.data.dataset import DataError, Splits
 from snnrobust.evaluation import evaluator
 from snnrobust.evaluation.report import Report
-from snnrobust.experiment import Experiment, ForeignExperiment
+from snnrobust.experiment import Experiment, ForeignExperiment, refuse_misfits
 from snnrobust.files import write_atomically, write_json
 from snnrobust.foreign import Foreign
 from snnrobust.job import (
@@ -106,8 +106,10 @@ def _run(job: Job, build: Build, display: Display) -> dict[str, Any]:
 
 def _classifier(experiment: Experiment | ForeignExperiment) -> SpikingClassifier | Foreign:
     try:
-        return experiment.classifier()
-    except ValueError as error:  # a model that does not fit its data, or weights that do not fit it
+        model = experiment.classifier()
+        refuse_misfits(experiment.attacks, model)
+        return model
+    except ValueError as error:  # a model that does not fit its data, its weights, or the estimators of the attacks
         raise ConfigError(str(error)) from error
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,10 +13,17 @@ from typing import Any
 from snnrobust.reporting.records import Record
 
 NOT_SCIENCE = frozenset(
-    {"seed", "evaluation.seed", "device", "threads", "runs", "force", "dataset.root", "dataset.download", "dataset.eps"}
+    {
+        *("seed", "evaluation.seed", "device", "threads", "runs", "force"),
+        *("dataset.root", "dataset.download", "dataset.eps", "weights.path"),
+        *("evaluation.batch_size", "evaluation.fast", "evaluation.exhaustive"),  # outcomes do not depend on them
+    }
 )
 """Keys that tell runs apart, but not settings."""
 NOT_SCIENCE_GROUPS = ("tracker", "attack@", "experiment")
+
+HASH = re.compile("[0-9a-f]{64}")
+"""Of a file with weights; eight digits tell it."""
 
 Label = tuple[str, Any]
 """A dotted key and its value."""
@@ -181,4 +189,5 @@ def short(key: str) -> str:
 
 
 def show(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return text[:8] if HASH.fullmatch(text) else text
