@@ -187,14 +187,15 @@ def _together(config: Mapping[str, Any]) -> Iterator[str]:
         clash = metric.removesuffix("_accuracy")
         if not metric.endswith("_accuracy") or clash in TAKEN or (clash in attacks and clash != attack):
             yield f"suite.headline.{metric}: the name is taken; allowed: names ending in _accuracy that no attack has"
+    flips = ", ".join(name for name, node in attacks.items() if _flips(node.get("threat")))
+    if flips and dataset.get("max_count") != 1:
+        yield (
+            f"attacks ({flips}): flips are of events in binary frames; allowed with dataset=digits_events_binary, or "
+            "dataset.max_count=1"
+        )
     for name, node in attacks.items():
         if name in TAKEN:
             yield f"attacks.{name}: the name is taken; choose another"
-        if _flips(node.get("threat")) and dataset.get("max_count") != 1:
-            yield (
-                f"attacks.{name}: flips are of events in binary frames; allowed with dataset=digits_events_binary, or "
-                "dataset.max_count=1"
-            )
         if "_target_" not in node:
             yield f"attacks.{name}: got {dict(node)!r}; allowed: a choice of the group attack (names hold no dots)"
 

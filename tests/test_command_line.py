@@ -18,7 +18,7 @@ PYTHON = [sys.executable, "-m", "snnrobust"]
 # Command: fragments of the one line that answers it. The first is the key, with what was given.
 MISTAKES = {
     "train threat.eps=-1": ("threat.eps: got -1", "greater than or equal to 0"),
-    "train +attack@attacks.s=sda": ("attacks.s: flips are of events in binary frames", "digits_events_binary"),
+    "train +attack@attacks.s=sda": ("attacks (s): flips are of events in binary frames", "digits_events_binary"),
     "train threat=flips": ("threat: ", "linf, l2, or suite=flips"),
     "train estimator=assg estimator.a=0.5": ("estimator.a: got 0.5", "less than 0.5"),
     "train suite=reliable estimator.keep=0": ("estimator.keep: got 0", "greater than or equal to 1"),

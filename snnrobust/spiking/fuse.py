@@ -1,7 +1,7 @@
 """The same network, arranged for attacks: fewer operations, the same logits up to rounding.
 
-Rounding may move a potential across its threshold, and with it a logit by far more; on the digits that happens to none of
-359 test samples, and decisions are the same (tested). Results are judged on the network itself.
+Rounding may move a potential across its threshold, and with it a logit by far more; on the digits that happens to none
+of 359 test samples, and decisions are the same (tested). Results are judged on the network itself.
 
 Batch norm is folded into the convolution before it, average pooling joined to the neurons before it; what knows no time
 and sees the same input at every step (the stem under direct coding) is computed once; weights lie channels-last, as the
