@@ -49,9 +49,14 @@ def overrides_for(group, choice, choices, saved):
     """What a user types to get one choice of one group."""
     if (group, choice) == ("attack", "transfer"):
         return [f"+attack@attacks.probe={choice}", f"attacks.probe.source={saved}"]
+    binary = ["dataset=digits_events_binary"]
     if group == "attack":
-        return [f"+attack@attacks.probe={choice}"]
-    others = {("encoder", "frames"): ["dataset=digits_events"], ("threat", "flips"): ["suite=flips"]}
+        return [*binary * ("flips" in choice or choice == "sda"), f"+attack@attacks.probe={choice}"]
+    others = {
+        ("encoder", "frames"): ["dataset=digits_events"],
+        ("threat", "flips"): [*binary, "suite=flips"],
+        ("suite", "flips"): binary,
+    }
     fitting = others.get((group, choice), [])
     return [*fitting, f"{group}={choice}" if group in {*choices, "experiment"} else f"+{group}={choice}"]
 

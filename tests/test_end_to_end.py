@@ -499,3 +499,9 @@ def test_a_failed_run_is_tracked_as_failed(tmp_path):
     inspect = [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", "--summary", "--json", str(tracked)]
     mirror = json.loads(subprocess.run(inspect, capture_output=True, text=True, check=True).stdout)
     assert (mirror["state"], mirror["exit_code"]) == ("failed", 1)
+
+
+def test_an_estimator_that_does_not_fit_is_refused_before_the_training(tmp_path, capsys):
+    assert main(["train", "estimator=max_pool_average", "tracker=none", "device=cpu", f"runs={tmp_path}"]) == 1
+    assert "attacks.fgsm.estimator: max pooling is substituted" in capsys.readouterr().err
+    assert not [*tmp_path.rglob("checkpoint.pt"), *tmp_path.rglob("history.jsonl")]

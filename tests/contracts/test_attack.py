@@ -85,7 +85,7 @@ class Elsewhere(nn.Module):
 @cache
 def attacks(threat: str, eps: float, seed: int) -> dict[Case, Attack]:
     """All cases of one threat; composed at once, since that takes a while."""
-    settings = [f"threat={threat}", f"threat.eps={eps}", f"evaluation.seed={seed}"]
+    settings = ["dataset=digits_events_binary", f"threat={threat}", f"threat.eps={eps}", f"evaluation.seed={seed}"]
     chosen = [case for case in CASES if case.threat == threat]
     for number, case in enumerate(chosen):
         settings.append(f"+attack@attacks.case{number}={case.stem}")

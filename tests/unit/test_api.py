@@ -11,17 +11,18 @@ from spikingjelly.activation_based import neuron
 from torch import nn
 
 import snnrobust
-from snnrobust import api, evaluate, load
+from snnrobust import api, evaluate, flags, load
 from snnrobust.attacks.gradient import ProjectedGradient
 from snnrobust.attacks.noise import GaussianNoise, UniformNoise
 from snnrobust.cli import main
 from snnrobust.estimators.strongest import Strongest
 from snnrobust.estimators.surrogate import TRAINED, Surrogate
+from snnrobust.evaluation.checks import checks_of
 from snnrobust.evaluation.outcomes import ROBUST
 from snnrobust.spiking.surrogate import rectangle
 from snnrobust.threat import L2, Bounds, Linf
 from snnrobust.training.checkpoint import CheckpointError
-from tests.contracts.toys import Linear, Toy, assert_same, disturb, state_of, streams
+from tests.contracts.toys import Flat, Linear, Toy, assert_same, disturb, state_of, streams
 
 PIXELS = 64
 FEW = {"fgsm": ProjectedGradient(Linf(0.1), steps=1, start="input"), "pgd": ProjectedGradient(Linf(0.1), steps=3)}
@@ -188,7 +189,8 @@ X, Y = data(6)
     ("arguments", "said"),
     [
         ({"threat": None}, "threat: missing; allowed: a number"),
-        ({"threat": -0.1}, "threat: got -0.1; allowed: a budget that is not negative"),
+        ({"threat": -0.1}, "threat: got -0.1; allowed: 0 to 1, the range"),
+        ({"threat": 8}, "threat: got 8; allowed: 0 to 1, the range, such as 8 / 255"),
         ({"x": (255 * X).byte()}, "x, y: got inputs of torch.uint8; allowed: floats"),
         ({"x": X + 1}, r"x, y: got inputs in \[1.*allowed: \[0, 1\], the bounds"),
         ({"x": X.where(X < 0.9, torch.nan)}, r"x, y: got inputs in \[nan, nan\]"),
@@ -297,3 +299,10 @@ def test_a_run_that_cannot_be_used_is_one_line(run, name, change, said):
 def test_there_is_nothing_in_an_empty_folder(tmp_path):
     with pytest.raises(CheckpointError, match="allowed: a run directory"):
         load(tmp_path)
+
+
+def test_flags_are_those_of_the_record():
+    x, model = torch.rand(20, 1, 8, 8, generator=torch.Generator().manual_seed(0)), Flat(64).eval()
+    report = evaluate(model, x, model(x).argmax(1), threat=0.1)
+    assert flags(report) == tuple(checks_of(report).flags)
+    assert "vanished_gradient" in {flag.name for flag in flags(report)}
