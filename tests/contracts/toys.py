@@ -1,6 +1,8 @@
 """Classifiers that show one property each, and a record of everything that may not change."""
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -122,3 +124,14 @@ def assert_same(before: dict[str, Any], after: dict[str, Any]) -> None:
     for name, value in before.items():
         same = torch.equal(value, after[name]) if isinstance(value, Tensor) else value == after[name]
         assert same, f"{name} changed"
+
+
+@contextmanager
+def watched(model: nn.Module) -> Iterator[list[Tensor]]:
+    """Collects every input that the model is given."""
+    points: list[Tensor] = []
+    hook = model.register_forward_pre_hook(lambda _, inputs: points.append(inputs[0].detach().clone()))
+    try:
+        yield points
+    finally:
+        hook.remove()

@@ -1,8 +1,5 @@
 """Auto-PGD: it visits the points of torchattacks and returns the best of them; closed forms; the losses it follows."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import pytest
 import torch
 import torchattacks
@@ -15,21 +12,10 @@ from snnrobust.attacks.schedule import checkpoints
 from snnrobust.randomness import normal, uniform
 from snnrobust.spiking.encoder import Poisson
 from snnrobust.threat import L2, Linf, Threat
-from tests.contracts.toys import CLASSES, Flat, Linear, Toy
+from tests.contracts.toys import CLASSES, Flat, Linear, Toy, watched
 
 INDEX = torch.arange(12)
 DRAWS = {Linf: ("rand", uniform), L2: ("randn", normal)}
-
-
-@contextmanager
-def watched(model: nn.Module) -> Iterator[list[Tensor]]:
-    """Collects every input that the model is given."""
-    points: list[Tensor] = []
-    hook = model.register_forward_pre_hook(lambda _, inputs: points.append(inputs[0].detach().clone()))
-    try:
-        yield points
-    finally:
-        hook.remove()
 
 
 @pytest.fixture(params=["spiking", "tanh"])

@@ -1,8 +1,6 @@
 """SA-PGD: its steps, one sample at a time in plain arithmetic; closed form; gradients of any scale, and none."""
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import pairwise
 
 import pytest
@@ -15,20 +13,9 @@ from snnrobust.attacks.iterate import outermost
 from snnrobust.attacks.losses import cross_entropy
 from snnrobust.attacks.sapgd import SAPGD
 from snnrobust.threat import L2, Linf
-from tests.contracts.toys import Flat, Linear, Toy
+from tests.contracts.toys import Flat, Linear, Toy, watched
 
 EPS = 0.1
-
-
-@contextmanager
-def watched(model: nn.Module) -> Iterator[list[Tensor]]:
-    """Collects every input that the model is given."""
-    points: list[Tensor] = []
-    hook = model.register_forward_pre_hook(lambda _, inputs: points.append(inputs[0].detach().clone()))
-    try:
-        yield points
-    finally:
-        hook.remove()
 
 
 def walk(model, x: Tensor, y: Tensor, at: Tensor, steps: int, halvings: set[int], b1=0.5, b2=0.8) -> list[Tensor]:
