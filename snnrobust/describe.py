@@ -1,7 +1,11 @@
-"""The layers of a classifier: what each turns into what, and with how many parameters."""
+"""What a classifier consists of and what it costs: layers, parameters, neurons, operations, memory.
+
+Nothing is computed: networks are built and run on torch's meta device, where tensors have shapes and no content.
+"""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -10,19 +14,37 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from snnrobust.attacks.guard import untouched
-from snnrobust.experiment import Experiment
+from snnrobust.experiment import Experiment, untrained
 from snnrobust.randomness import isolated
+from snnrobust.spiking.activation import ReLU
+from snnrobust.spiking.classifier import SpikingClassifier
 from snnrobust.spiking.neuron import Neuron
+from snnrobust.training.loop import TrainingSettings
+
+META = torch.device("meta")
+STATES = {"adam": 2, "sgd": 1}
+"""Numbers that an optimiser keeps per parameter."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer; `shape` is that of its output for one sample."""
+    """One layer.
+
+    Args:
+        name: dotted path of the module.
+        kind: its class.
+        shape: of its output for one sample.
+        parameters: its own.
+        neurons: spiking neurons, or activations in their place.
+        macs: multiply-accumulate operations of a convolution or linear layer, per step and sample.
+    """
 
     name: str
     kind: str
     shape: tuple[int, ...]
     parameters: int
+    neurons: int
+    macs: int
 
 
 def layers(model: nn.Module, shape: tuple[int, ...], device: torch.device) -> Iterator[Layer]:
@@ -34,11 +56,16 @@ def layers(model: nn.Module, shape: tuple[int, ...], device: torch.device) -> It
         module: name
         for name, module in model.named_modules()
         if module not in inside and (isinstance(module, Neuron) or not [*module.children()])
+        if not isinstance(module, nn.Sequential | nn.Identity)  # an empty one passes its input on
     }
 
     def record(module: nn.Module, _inputs: object, output: Tensor) -> None:
         count = sum(p.numel() for p in module.parameters())
-        found.append(Layer(names[module], type(module).__name__, tuple(output.shape), count))
+        entries = output[0].numel()  # of one step of one sample
+        fires = isinstance(module, Neuron | ReLU)
+        macs = entries * _macs_per_entry(module)
+        kind = type(module).__name__
+        found.append(Layer(names[module], kind, tuple(output.shape), count, entries if fires else 0, macs))
 
     handles = [module.register_forward_hook(record) for module in names]
     try:
@@ -50,17 +77,119 @@ def layers(model: nn.Module, shape: tuple[int, ...], device: torch.device) -> It
     yield from found
 
 
+def _macs_per_entry(module: nn.Module) -> int:
+    """Of the output; what batch norm, pooling and neurons compute is not counted."""
+    return module.weight[0].numel() if isinstance(module, nn.Conv2d | nn.Linear) else 0
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of a training step.
+
+    Args:
+        weights: parameters and buffers.
+        updates: gradients of the parameters and what the optimiser keeps.
+        activations: what the forward pass keeps for the backward pass.
+    """
+
+    weights: int
+    updates: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.updates + self.activations
+
+
+def memory(model: nn.Module, shape: tuple[int, ...], batch: int, optimizer: str, device: torch.device) -> Memory:
+    """Memory of one training step on the clean inputs of a batch.
+
+    What is kept is what autograd saves, each storage once: exact, but for passing results (the largest are of the size
+    of one layer), for what the libraries need for themselves, and for the second pass of some regularizers.
+
+    Args:
+        model: whose forward pass is run in training mode.
+        shape: of one input.
+        batch: number of inputs.
+        optimizer: a key of `STATES`.
+        device: where the model lies.
+    """
+    parameters = sum(p.numel() * p.element_size() for p in model.parameters())
+    buffers = sum(b.numel() * b.element_size() for b in model.buffers())
+    own = {_place(tensor) for tensor in [*model.parameters(), *model.buffers()]}
+    saved: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        if _place(tensor) not in own:
+            saved[_place(tensor)] = tensor  # which keeps its place from being given to another one
+        return tensor
+
+    probe = copy.deepcopy(model).requires_grad_()
+    own |= {_place(tensor) for tensor in [*probe.parameters(), *probe.buffers()]}
+    with isolated("describe"), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        logits = probe.train()(torch.zeros(batch, *shape, device=device))
+    assert logits.requires_grad
+    activations = sum(tensor.untyped_storage().nbytes() for tensor in saved.values())
+    return Memory(parameters + buffers, parameters * (1 + STATES[optimizer]), activations)
+
+
+def _place(tensor: Tensor) -> int:
+    """Which storage a tensor lies in; on the meta device there are no addresses to tell."""
+    place: int = tensor.untyped_storage()._cdata
+    return place
+
+
+def without_content(experiment: Experiment) -> SpikingClassifier:
+    """The classifier of an experiment on the meta device.
+
+    Raises:
+        ValueError: if the model does not fit the data.
+    """
+    with META:
+        encoder = copy.deepcopy(experiment.encoder)
+        return untrained(experiment.dataset, encoder, experiment.neuron, experiment.model, experiment.seed).to(META)
+
+
 def layers_table(experiment: Experiment) -> Table:
-    """For the terminal; shapes are `T x N x ...` with one sample."""
-    model = experiment.classifier()
+    """For the terminal; shapes are those of one sample."""
+    model = without_content(experiment)
+    shape, settings = experiment.dataset.shape, experiment.training
+    assert isinstance(settings, TrainingSettings)
+    found = [*layers(model, shape, META)]
     total = sum(p.numel() for p in model.parameters())
-    shape = experiment.dataset.shape
-    table = Table(title=f"input {'x'.join(map(str, shape))}, {total:,} parameters", title_justify="left")
-    for column in ("layer", "kind"):
-        table.add_column(column)
-    for column in ("output", "parameters"):
-        table.add_column(column, justify="right")
-    for layer in layers(model, shape, experiment.device):
-        output = " x ".join(map(str, layer.shape))
-        table.add_row(layer.name, layer.kind, output, f"{layer.parameters:,}" if layer.parameters else "")
+    need = memory(model, shape, settings.batch_size, settings.optimizer, META)
+    table = Table(
+        title=f"input {'x'.join(map(str, shape))}, T = {experiment.encoder.steps}, {total:,} parameters",
+        title_justify="left",
+        caption=(
+            f"neurons and multiply-accumulates (MAC) of one step. A training step on {settings.batch_size} samples "
+            f"({settings.optimizer}) takes about {_bytes(need.total)}: weights {_bytes(need.weights)}, gradients and "
+            f"optimiser {_bytes(need.updates)}, activations {_bytes(need.activations)}"
+        ),
+        caption_justify="left",
+        show_footer=True,
+    )
+    table.add_column("layer", "total", overflow="fold")
+    table.add_column("kind")
+    for column, footer in (
+        ("output", ""),
+        ("parameters", f"{total:,}"),
+        ("neurons", f"{sum(layer.neurons for layer in found):,}"),
+        ("MAC", _millions(sum(layer.macs for layer in found))),
+    ):
+        table.add_column(column, footer, justify="right")
+    for layer in found:
+        sample = 0 if layer.name == "normalize" else 1  # the dimension that counts samples
+        output = "x".join(str(n) for place, n in enumerate(layer.shape) if place != sample)
+        numbers = (f"{n:,}" if n else "" for n in (layer.parameters, layer.neurons))
+        macs = _millions(layer.macs) if layer.macs else ""
+        table.add_row(layer.name.removeprefix("backbone."), layer.kind, output, *numbers, macs)
     return table
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:,.1f} M" if count >= 1e5 else f"{count:,}"
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 2**30:,.1f} GiB" if count >= 2**30 else f"{count / 2**20:,.1f} MiB"

@@ -3,9 +3,9 @@
 Rounding may move a potential across its threshold, and with it a logit by far more; on the digits that happens to none
 of 359 test samples, and decisions are the same (tested). Results are judged on the network itself.
 
-Batch norm is folded into the convolution before it, average pooling joined to the neurons before it; what knows no time
-and sees the same input at every step (the stem under direct coding) is computed once; weights lie channels-last, as the
-processor's convolutions like them. For evaluation alone: the arranged network cannot be trained.
+Batch norm is folded into the convolution or linear layer before it, average pooling joined to the neurons before it;
+what knows no time and sees the same input at every step (the stem under direct coding) is computed once; weights lie
+channels-last, as the processor's convolutions like them. For evaluation alone: the arranged network cannot be trained.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Callable
 import torch
 from spikingjelly.activation_based.base import MemoryModule, StepModule
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from snnrobust.spiking.classifier import SpikingClassifier
 from snnrobust.spiking.neuron import Neuron
@@ -103,10 +103,12 @@ def _merge_pairs(layers: nn.Sequential, merged: Callable[[nn.Module, nn.Module],
 
 
 def _folded(before: nn.Module, layer: nn.Module) -> nn.Module | None:
-    """Convolution and batch norm as one convolution."""
-    if not isinstance(before, nn.Conv2d) or not isinstance(layer, nn.BatchNorm2d) or not layer.track_running_stats:
-        return None
-    return fuse_conv_bn_eval(before, layer).requires_grad_(False)
+    """Convolution and batch norm as one convolution, linear layer and batch norm as one linear layer."""
+    if isinstance(before, nn.Conv2d) and isinstance(layer, nn.BatchNorm2d) and layer.track_running_stats:
+        return fuse_conv_bn_eval(before, layer).requires_grad_(False)
+    if isinstance(before, nn.Linear) and isinstance(layer, nn.BatchNorm1d) and layer.track_running_stats:
+        return fuse_linear_bn_eval(before, layer).requires_grad_(False)
+    return None
 
 
 def _pooled(before: nn.Module, layer: nn.Module) -> nn.Module | None:

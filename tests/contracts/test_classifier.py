@@ -12,10 +12,10 @@ import yaml
 from snnrobust import config
 from snnrobust.spiking.classifier import SpikingClassifier
 from snnrobust.threat import Bounds
+from tests.contracts.smaller import IMAGES, SMALLER
 
-DATASETS = {"images": "digits", "events": "digits_events"}
-SMALLER = {"vgg11": ("model.plan=[4,pool,8]", "model.hidden=16")}
-"""Settings of models that are too large to be tried as they are."""
+LIVELIER = {"plif": ("neuron.threshold=0.25",), "psn": ("neuron.threshold=0.25",)}
+"""Settings of neurons that would hardly fire in a network without training."""
 GROUPS = ("encoder", "neuron", "neuron/surrogate", "model")
 ENCODERS, NEURONS, SURROGATES, MODELS = (config.groups()[group] for group in GROUPS)
 # One group varies in full, against the simplest partners: what the groups do to each other goes through one interface.
@@ -36,15 +36,25 @@ def kind(encoder: str) -> str:
 @cache
 def composed(encoder: str, neuron: str, surrogate: str, model: str) -> config.Composed:
     choices = [f"{group}={choice}" for group, choice in zip(GROUPS, (encoder, neuron, surrogate, model), strict=True)]
-    settings = [*choices, *SMALLER.get(model, ()), "regularizer=none", "tracker=none", "device=cpu"]
-    return config.compose("config", [f"dataset={DATASETS[kind(encoder)]}", *settings])
+    if neuron == "relu":  # has no spike to differentiate
+        choices.remove(f"neuron/surrogate={surrogate}")
+    dataset = IMAGES.get(model, "digits") if kind(encoder) == "images" else "digits_events"
+    settings = [
+        *choices,
+        *SMALLER.get(model, ()),
+        *LIVELIER.get(neuron, ()),
+        "regularizer=none",
+        "tracker=none",
+        "device=cpu",
+    ]
+    return config.compose("config", [f"dataset={dataset}", *settings])
 
 
 @cache
 def prepared(case: tuple[str, str, str, str], steps: int) -> tuple[SpikingClassifier, torch.Tensor]:
     """A classifier in double precision whose layers all fire, with warmed-up batch norm, and six random inputs."""
     content = copy.deepcopy(dict(composed(*case).config))
-    for node in (content["encoder"], content["dataset"]):
+    for node in (content["encoder"], content["dataset"], content["neuron"]):
         if "steps" in node:
             node["steps"] = steps
     experiment, _ = config.build(content)
@@ -99,7 +109,7 @@ def test_logits_do_not_depend_on_the_neighbours(built):
     classifier, x = built
     with torch.no_grad():
         torch.manual_seed(3)
-        sequence = classifier.encoder(x if classifier.encoder.spiking else classifier.normalize(x))
+        sequence = classifier.encoder(x if classifier.encoder.raw else classifier.normalize(x))
         whole = classifier.backbone(sequence).mean(0)
         for k in (1, 4):
             part = classifier.backbone(sequence[:, :k]).mean(0)

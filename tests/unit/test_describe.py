@@ -4,12 +4,14 @@ import pytest
 import torch
 
 from snnrobust.cli import main
-from snnrobust.config import build, compose
-from snnrobust.describe import layers
+from snnrobust.config import build, compose, groups
+from snnrobust.describe import META, layers, memory, without_content
+
+NEURONS, ENCODERS = groups()["neuron"], groups()["encoder"]
 
 
 def experiment_of(*overrides):
-    experiment, _ = build(compose("config", ["tracker=none", "device=cpu", *overrides]).config)
+    experiment, _ = build(compose("config", ["tracker=none", "device=cpu", "regularizer=none", *overrides]).config)
     return experiment
 
 
@@ -46,6 +48,75 @@ def test_parameters_of_the_layers_add_up_to_those_of_the_model(small):
     model, found = small
     by_hand = 4 * 9 + 2 * 4 + 6 * 4 * 9 + 2 * 6 + (24 * 5 + 5) + (5 * 10 + 10)
     assert sum(layer.parameters for layer in found) == sum(p.numel() for p in model.parameters()) == by_hand
+
+
+def test_neurons_and_operations_are_those_counted_by_hand(small):
+    """Channels 4 on 8x8 and 6 on 4x4, 24 entries to 5 to 10; one step of one sample."""
+    _, found = small
+    neurons = {layer.name: layer.neurons for layer in found if layer.neurons}
+    assert neurons == {
+        "backbone.features.2": 4 * 64, "backbone.features.6": 6 * 16, "backbone.classifier.2": 5
+    }  # fmt: skip
+    macs = {layer.name: layer.macs for layer in found if layer.macs}
+    assert macs == {
+        "backbone.features.0": 64 * 4 * 9, "backbone.features.4": 16 * 6 * 4 * 9,
+        "backbone.classifier.1": 24 * 5, "backbone.classifier.3": 5 * 10,
+    }  # fmt: skip
+
+
+def test_strides_and_groups_save_operations():
+    convolution = torch.nn.Conv2d(4, 6, 3, stride=2, groups=2)
+    (layer,) = layers(convolution, (4, 9, 9), torch.device("cpu"))
+    assert layer.macs == 6 * 4 * 4 * 2 * 9
+    assert layer.neurons == 0
+
+
+def test_memory_is_what_a_network_of_known_tensors_keeps():
+    """A linear layer keeps its input, a ReLU its output; both are counted once."""
+    model = torch.nn.Sequential(torch.nn.Linear(10, 20), torch.nn.ReLU(), torch.nn.Linear(20, 5))
+    need = memory(model, (10,), 7, "adam", torch.device("cpu"))
+    parameters = 4 * (10 * 20 + 20 + 20 * 5 + 5)
+    assert need.weights == parameters
+    assert need.updates == 3 * parameters
+    assert need.activations == 4 * 7 * (10 + 20)
+    assert memory(model, (10,), 7, "sgd", torch.device("cpu")).updates == 2 * parameters
+    assert need.total == 4 * parameters + need.activations
+
+
+def test_activations_grow_with_batch_and_steps_and_weights_do_not():
+    needs = []
+    for steps, batch in ((2, 4), (2, 8), (4, 4)):
+        its = experiment_of("model.channels=[4]", f"encoder.steps={steps}")
+        needs.append(memory(without_content(its), its.dataset.shape, batch, "adam", META))
+    assert needs[1].activations == pytest.approx(2 * needs[0].activations, rel=0.01)
+    assert needs[2].activations > 1.5 * needs[0].activations
+    assert len({(need.weights, need.updates) for need in needs}) == 1
+
+
+@pytest.mark.parametrize("neuron", NEURONS)
+def test_every_neuron_is_described_without_content(neuron):
+    its = experiment_of(f"neuron={neuron}", "model.channels=[4]", "model.hidden=5")
+    found = [*layers(without_content(its), its.dataset.shape, META)]
+    model, expected = described(its)
+    assert found == expected
+    assert sum(layer.neurons for layer in found) == 4 * 64 + 5
+    assert sum(layer.parameters for layer in found) == sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_every_encoder_is_described_without_content(encoder):
+    its = experiment_of(f"dataset={'digits_events' if encoder == 'frames' else 'digits'}", f"encoder={encoder}")
+    assert [*layers(without_content(its), its.dataset.shape, META)] == described(its)[1]
+
+
+def test_the_largest_networks_fit_a_terminal_and_need_no_memory(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "100")
+    assert main(["describe", "model=sew_resnet50", "dataset=digits", "training.batch_size=128", "device=cpu"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert all(len(line) <= 100 for line in lines)
+    (total,) = [line for line in lines if "total" in line]
+    assert total.replace("│", " ").split() == ["total", "23,522,250", *total.replace("│", " ").split()[2:]]
+    assert "training step on 128 samples (adam)" in " ".join(" ".join(lines[-3:]).split())
 
 
 def test_describing_leaves_the_model_as_it_was(small):
