@@ -59,7 +59,7 @@ CASES = (
     ),
     Case(
         "VGG-11 of half the width, 3x32x32",
-        partial(VGG, (3, 32, 32), 10, NEURON, plan=VGG_HALF, hidden=2048),
+        partial(VGG, (3, 32, 32), 10, NEURON, plan=VGG_HALF, hidden=(2048, 2048)),
         (3, 32, 32),
         8,
     ),

@@ -29,6 +29,12 @@ NODES = (
 FOREIGN_NODES = ("dataset", "model", "threat", "estimator", "tracker")
 SAVED_NODES = ("dataset", "encoder", "neuron", "model")
 """What a saved classifier is built from."""
+JUMPS = {
+    "Poisson": "the spikes that encoder={} draws anew",
+    "Latency": "which pixels the rounding of encoder={} moves by a whole step",
+    "Phase": "which bits the rounding of encoder={} flips",
+}
+"""Codes that are no continuous function of the input: a small step changes nothing, or changes it by a jump."""
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 Count = Annotated[int, Ge(1)]
@@ -208,11 +214,28 @@ def _trainable(config: Mapping[str, Any]) -> Iterator[str]:
             f"encoder: got a code for {encoder.get('kind')}, but the dataset consists of {kind}; "
             "allowed: encoder=frames for events, any other for images"
         )
-    if _named(encoder, "Poisson") and _named(regularizer, "GradientSparsity") and regularizer["weight"] > 0:
+    jumps = next((what for name, what in JUMPS.items() if _named(encoder, name)), None)
+    if jumps and _named(regularizer, "GradientSparsity") and regularizer["weight"] > 0:
+        code = str(encoder["_target_"]).rpartition(".")[2].lower()
         yield (
-            "regularizer: the finite difference of gradient_sparsity would measure the spikes that encoder=poisson "
-            "draws anew; allowed: regularizer=none, which encoder=poisson chooses by itself"
+            f"regularizer: the finite difference of gradient_sparsity would measure {jumps.format(code)}; "
+            f"allowed: regularizer=none, which encoder={code} chooses by itself"
         )
+    neuron = config["neuron"]
+    noise = _named(neuron, "NoisyLIF") and neuron["noise"] > 0
+    if noise and _named(regularizer, "GradientSparsity") and regularizer["weight"] > 0:
+        yield (
+            "regularizer: the finite difference of gradient_sparsity would measure the noise that neuron=noisy_lif "
+            "draws anew; allowed: regularizer=none, which neuron=noisy_lif chooses by itself"
+        )
+    dropout = _named(config["model"], "VGG") and config["model"]["dropout"] > 0
+    if dropout and _named(regularizer, "GradientSparsity") and regularizer["weight"] > 0:
+        yield (
+            "regularizer: the finite difference of gradient_sparsity would measure which hidden spikes model.dropout "
+            "sets to 0 anew; allowed: regularizer=none, or model.dropout=0"
+        )
+    if _named(neuron, "PSN") and neuron["steps"] != encoder.get("steps"):
+        yield f"neuron.steps: got {neuron['steps']}; allowed: {encoder.get('steps')}, the steps of the encoder"
 
 
 def _named(node: Mapping[str, Any], name: str) -> bool:

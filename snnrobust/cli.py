@@ -18,12 +18,29 @@ usage: snnrobust VERB ...
   evaluate checkpoint=RUN [-m] [key=value ...]          attack a saved model again, with other attacks or settings
   evaluate model._target_=package.Net checkpoint=FILE   attack any torch.nn.Module; FILE is its state dict
            [dataset=...] [+model.NAME=VALUE ...]
+  import FORMAT FILE [key=value ...]                    a run from weights that the code of a paper saved
   report DIR ... [--out DIR] [--title TEXT]             tables, figures and one HTML page from any number of runs
-  describe [model=...] [dataset=...]                    layers, shapes, parameters
+  describe [model=...] [dataset=...]                    layers, shapes, parameters, operations, memory
 
   train --help     groups and their choices
   --cfg job        print the composed config and stop
   --version
+"""
+
+IMPORT_USAGE = """\
+usage: snnrobust import FORMAT FILE [key=value ...]
+
+Turns the weights in FILE into a run directory that snnrobust evaluate attacks. FORMAT is one of
+
+{formats}
+
+Network, widths and classes follow from the weights, everything else from the paper, unless said otherwise:
+
+  dataset=CHOICE           cifar10, cifar100 or tiny_imagenet by the number of classes; dataset.root=DIR, ...
+  model=CHOICE             where several networks have the same weights
+  model.pool=max|avg       pooling in the stem of SEW-ResNet
+  encoder=CHOICE           and encoder.steps=T, neuron=CHOICE, neuron.KEY=VALUE, ...
+  runs=DIR                 folder of the run directory (runs)
 """
 
 INTERRUPTED, BROKEN_PIPE = 130, 141
@@ -37,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verbs: dict[str, Callable[[list[str]], int]] = {
         "train": train,
         "evaluate": evaluate,
+        "import": import_,
         "report": report,
         "describe": describe,
     }
@@ -141,17 +159,42 @@ def _refuse_training_keys(overrides: list[str]) -> None:
         raise ConfigError(f"{override}: evaluate cannot change this, it is part of the run; use train")
 
 
+# --- import
+
+
+def import_(arguments: list[str]) -> int:
+    """Makes a run directory of weights that the code of a paper saved."""
+    from snnrobust.importing.importer import FORMATS, import_weights
+    from snnrobust.launch import split
+
+    if _asks_for_help(arguments) or not arguments:
+        print(IMPORT_USAGE.format(formats="\n".join(f"  {name:22} {made.about}" for name, made in FORMATS.items())))
+        return 0
+    flags, given = split(arguments)
+    if flags:
+        raise ConfigError(f"{flags[0]}: import runs nothing, and knows no flag but --help")
+    if len(given) < 2 or ("=" in given[1] and not Path(given[1]).exists()):
+        raise ConfigError("import: FILE is missing; allowed: snnrobust import FORMAT FILE [key=value ...]")
+    done = import_weights(given[0], Path(given[1]), given[2:])
+    earlier = " (imported earlier)" if done.found else ""
+    print(f"{done.model} for {done.dataset}, {done.parameters:,} parameters{earlier}")
+    print(f"attack it with: snnrobust evaluate checkpoint={done.home}")
+    return 0
+
+
 # --- describe
 
 
 def describe(arguments: list[str]) -> int:
-    """Layers, shapes and parameters of the classifier that a config gives; reads no data."""
+    """Layers, parameters, operations and memory of the classifier that a config gives; reads no data."""
     if _asks_for_help(arguments):
         print(USAGE, end="")
         return 0
     from snnrobust.config import build, compose
+    from snnrobust.saved import refuse_imported
 
     composed = compose("config", arguments)
+    refuse_imported(composed.config)
     experiment, _ = build(composed.config)
     from snnrobust.console import stdout
     from snnrobust.describe import layers_table

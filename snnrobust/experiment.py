@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from snnrobust.attacks.base import Attack
 from snnrobust.attacks.guard import untouched
@@ -26,6 +27,7 @@ from snnrobust.spiking.neuron import NeuronFactory
 from snnrobust.threat import Threat
 from snnrobust.training import loop
 from snnrobust.training.defences import Defence
+from snnrobust.training.imported import Imported
 from snnrobust.training.loop import Epoch, Trained, Trainer, TrainingSettings
 
 
@@ -54,7 +56,7 @@ class Experiment:
         model: called as `model(shape, classes, neuron)`, with the shape `(C, H, W)` of one time step.
         regularizer: term of the loss.
         defence: how training inputs are made.
-        training: length and speed.
+        training: length and speed, or that the weights came from elsewhere.
         threat: budget of the evaluation.
         attacks: by name.
         headline: metric names and the attacks that give them.
@@ -70,7 +72,7 @@ class Experiment:
     model: Callable[..., nn.Module]
     regularizer: Regularizer
     defence: Defence
-    training: TrainingSettings
+    training: TrainingSettings | Imported
     threat: Threat
     attacks: Mapping[str, Attack]
     headline: Mapping[str, str]
@@ -95,7 +97,8 @@ class Experiment:
         progress: loop.Progress = loop.silent,
     ) -> Trained:
         """Trains `model` in place; the selected weights are in the result, not in the model."""
-        trainer = Trainer(self.training, self.regularizer, self.defence, self.seed)
+        assert isinstance(self.training, TrainingSettings)
+        trainer = Trainer(self.training, self.regularizer, self.defence, self.seed, self.dataset.augmentation)
         with isolated("training", self.seed):
             return trainer(model, splits.train, splits.validation, on_epoch, progress)
 
@@ -171,7 +174,17 @@ def untrained(
     """A classifier for a dataset; its weights depend on the seed alone."""
     with isolated("weights", seed):
         backbone = model(shape=dataset.shape[-3:], classes=dataset.classes, neuron=neuron)
-        return SpikingClassifier(backbone, encoder, Normalize(dataset.mean, dataset.std), dataset.bounds)
+        classifier = SpikingClassifier(backbone, encoder, Normalize(dataset.mean, dataset.std), dataset.bounds)
+        if any(is_lazy(parameter) for parameter in classifier.parameters()):
+            _tell_shapes(classifier, dataset.shape)
+        return classifier
+
+
+def _tell_shapes(classifier: SpikingClassifier, shape: tuple[int, ...]) -> None:
+    """One forward pass, for parameters whose shape follows from the input of their layer; nothing else changes."""
+    with torch.no_grad():
+        classifier.eval()(torch.zeros(1, *shape))
+    classifier.train()
 
 
 def _on(device: torch.device, dataset: DataSource) -> Splits:

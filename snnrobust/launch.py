@@ -18,7 +18,7 @@ from snnrobust.config import VERSION_BASE, Composed, compose, folder, prepare, r
 from snnrobust.identity import TRAINING_KEYS
 from snnrobust.job import Job, RunFailed, failure_of, results_of
 from snnrobust.overrides import expand, replayed, trusted
-from snnrobust.saved import config_beside
+from snnrobust.saved import config_beside, refuse_imported
 from snnrobust.schema import ConfigError
 
 if TYPE_CHECKING:
@@ -76,6 +76,8 @@ def launch(root: str, verb: Verb, arguments: list[str], replay: Sequence[str] = 
     for job in jobs:
         if job.checkpoint is not None:  # parts of its config came from the run's folder; `compose` has not seen them
             check(job.config, places)
+        elif "weights" not in job.config:
+            refuse_imported(job.config)
     session = Session(_names(commands) if sweeping else {}, places)
     status = _hydra(verb, root, [*flags, *overrides], session)
     return status if status or SHOWING & set(flags) else _account(jobs, session)

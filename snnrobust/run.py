@@ -36,6 +36,7 @@ from snnrobust.job import (
     results_of,
 )
 from snnrobust.record import curves, gradients, outcomes, plain, provenance, results_content, summary
+from snnrobust.saved import refuse_imported
 from snnrobust.schema import ConfigError
 from snnrobust.spiking.classifier import SpikingClassifier
 from snnrobust.tracking import Description, Tracked, Tracker
@@ -144,6 +145,7 @@ def _trained(
     """The checkpoint, from a training if there is none yet, with its weights in `model`; and the seconds it took."""
     path = job.checkpoint or job.home / CHECKPOINT
     if job.kind == "train" and (job.config["force"] or not path.exists()):
+        refuse_imported(job.config)
         _forget(job.home)
         checkpoint = _train(experiment, model, splits, job, tracked, display)
         checkpoint.save(path)
@@ -154,7 +156,7 @@ def _trained(
             other = checkpoint.signature
             raise CheckpointError(f"{path}: weights of training {other}, but the config beside it is of {job.training}")
         spent = {}
-        log.info("using %s, trained in %.1f s", path, checkpoint.seconds["train"])
+        log.info("using %s, trained in %.1f s here", path, checkpoint.seconds.get("train", 0))
     checkpoint.restore(model, path)
     return checkpoint, spent
 

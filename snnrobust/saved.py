@@ -16,6 +16,8 @@ from snnrobust.schema import ConfigError
 
 TRANSFER = "snnrobust.attacks.transfer.Transfer"
 """The attack whose `source` is a run."""
+IMPORTED = "snnrobust.training.imported.Imported"
+"""The training of weights that came from elsewhere."""
 
 
 def checkpoint_of(key: str, given: str | Path) -> Path:
@@ -54,6 +56,19 @@ def read_yaml(key: str, path: Path) -> Any:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise ConfigError(f"{key}: {path} must lie beside it ({type(error).__name__})") from error
+
+
+def refuse_imported(config: Mapping[str, Any]) -> None:
+    """Passes silently unless a config is of weights that came from elsewhere, which nothing trains.
+
+    Raises:
+        ConfigError: in one line.
+    """
+    if config["training"]["_target_"] == IMPORTED:
+        raise ConfigError(
+            "training: got imported weights, which nothing trains; allowed: any other choice, or snnrobust evaluate "
+            "checkpoint=RUN with what snnrobust import has made"
+        )
 
 
 def pinned(key: str, node: Any) -> Any:

@@ -24,7 +24,10 @@ NODES = {
     if "_target_" in (node := yaml.safe_load(path.read_text()) or {})
 }
 TARGETS = sorted({node["_target_"] for node in NODES.values()})
-NESTED = {"threat", "surrogate", "parameters", "estimator", "estimators", "candidates", "attack", "source"}
+NESTED = {
+    *("threat", "surrogate", "parameters", "estimator", "estimators", "candidates", "attack", "source"),
+    *("augmentation", "operations", "recordings"),
+}
 """Settings that are objects of their own, or the settings of someone else's class."""
 
 
@@ -52,6 +55,8 @@ def overrides_for(group, choice, choices, saved):
     binary = ["dataset=digits_events_binary"]
     if group == "attack":
         return [*binary * ("flips" in choice or choice == "sda"), f"+attack@attacks.probe={choice}"]
+    if group == "dataset/augmentation":
+        return ["dataset=cifar10", f"{group}={choice}"]
     others = {
         ("encoder", "frames"): ["dataset=digits_events"],
         ("threat", "flips"): [*binary, "suite=flips"],

@@ -14,7 +14,7 @@ ROOT = Path(snnrobust.__file__).parent
 LAYERS = (
     {"__main__"},
     {"cli"},
-    {"launch", "api"},
+    {"launch", "api", "importing"},
     {"config", "reporting"},
     {"overrides", "building"},
     {"run", "console", "describe"},
@@ -33,9 +33,9 @@ DOORS = {
     "hydra": {"launch", "config", "overrides", "building"},
     "omegaconf": {"launch", "config", "building"},
     "wandb": {"tracking"},
-    "tonic": {"data.events"},
+    "tonic": {"data.events", "data.formats.aedat4"},
     "torchattacks": {"attacks.thirdparty"},
-    "torchvision": {"data.images"},
+    "torchvision": {"data.images", "data.mnist", "data.cifar", "data.svhn"},
     "numba": {"spiking.machine"},
 }
 REPORTING = {"numpy", "matplotlib", "jinja2", "tabulate", "rich", "pydantic"}

@@ -54,10 +54,10 @@ class Encoded(Attack):
         index = torch.arange(len(x)) if index is None else index
         words = ("code", self.seed)
         with torch.no_grad(), isolated(*words, *index[:1].tolist()), per_sample(index, *words):
-            code = model.encoder(x if model.encoder.spiking else model.normalize(x)).transpose(0, 1).contiguous()
+            code = model.encoder(x if model.encoder.raw else model.normalize(x)).transpose(0, 1).contiguous()
         # Codes are event frames to the network; they have been normalised where they should be.
         identity = Normalize((0.0,), (1.0,)).to(model.normalize.mean)
-        return SpikingClassifier(model.backbone, Frames(code.shape[1]), identity, code_bounds(model)), code
+        return SpikingClassifier(model.backbone, Frames(code.shape[1]), identity, code_bounds(model, code)), code
 
     def search(self, model: Classifier, x: Tensor, y: Tensor, index: Tensor, restart: int) -> Tensor:
         if isinstance(model, SpikingClassifier) and not isinstance(model.encoder, Frames):
@@ -65,10 +65,10 @@ class Encoded(Attack):
         return self.attack(model, x, y, index)
 
 
-def code_bounds(model: SpikingClassifier) -> Bounds:
-    """Range of the entries of a code: of spikes [0, 1]; else of normalised inputs, the widest of all channels."""
-    if model.encoder.spiking:
-        return Bounds(0.0, 1.0)
+def code_bounds(model: SpikingClassifier, code: Tensor) -> Bounds:
+    """Range of the entries of a code `[B, T, C, H, W]`: of normalised inputs, the widest of all channels."""
+    if model.encoder.raw:
+        return Bounds(0.0, model.encoder.peak((code.shape[-2], code.shape[-1])))
     ends = torch.tensor([model.bounds.low, model.bounds.high]).to(model.normalize.mean).view(2, 1, 1, 1)
     low, high = model.normalize(ends)
     return Bounds(float(low.min()), float(high.max()))

@@ -48,10 +48,10 @@ def cached(parent: Path, settings: Mapping[str, object], build: Callable[[], Arr
     unfinished = _beside(folder)
     try:
         # Before the work, so that a folder that cannot be written is reported at once.
-        with _writing(parent):
+        with writing(parent):
             unfinished.mkdir(parents=True)
         arrays = build()
-        with _writing(parent):
+        with writing(parent):
             _write(unfinished, settings, arrays)
             _publish(unfinished, folder)
     finally:
@@ -117,10 +117,16 @@ def _beside(folder: Path) -> Path:
 
 
 @contextmanager
-def _writing(parent: Path) -> Iterator[None]:
+def writing(parent: Path, setting: str = "dataset.root") -> Iterator[None]:
+    """Turns an `OSError` of its body into a `DataError`: the cache cannot be written.
+
+    Args:
+        parent: folder of the cache.
+        setting: which says where it is.
+    """
     try:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        expected = "expected a folder that can be written, with enough space (dataset.root)"
+        expected = f"expected a folder that can be written, with enough space ({setting})"
         raise DataError(f"cannot write the cache {parent}: {reason}; {expected}") from error

@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from snnrobust.data.augmentation import NONE, Augmentation
 from snnrobust.threat import Bounds
 
 
@@ -42,10 +43,16 @@ class Split:
         """The same split with its tensors on `device`."""
         return Split(self.values.to(device), self.labels.to(device), self.scale)
 
+    def part(self, index: Tensor) -> Split:
+        """The samples at `index` `[N]`, as a split of their own; the same one, not copied, where these are all."""
+        if torch.equal(index, torch.arange(len(self))):
+            return self
+        return Split(self.values.index_select(0, index), self.labels[index], self.scale)
+
     def batch(self, index: Tensor) -> Batch:
         """The samples at `index` `[B]`, as floats, on the device of the split."""
         on_device = index.to(self.values.device)
-        values = self.values[on_device]
+        values = self.values.index_select(0, on_device)
         x = values if values.is_floating_point() else values.float().div_(self.scale)
         return Batch(x, self.labels[on_device], index)
 
@@ -94,6 +101,11 @@ class DataSource(ABC):
     def bounds(self) -> Bounds:
         return Bounds(0.0, 1.0)
 
+    @property
+    def augmentation(self) -> Augmentation:
+        """Of the training inputs. Datasets that offer a choice have a setting of this name."""
+        return NONE
+
     @abstractmethod
     def load(self) -> Splits:
         """Reads the data. Raises `DataError` where files are absent or damaged."""
@@ -126,3 +138,52 @@ def stratified(labels: Tensor, fractions: tuple[float, ...], seed: int) -> tuple
         for part, chosen in zip(parts, members.split(counts), strict=True):
             part.append(chosen)
     return tuple(torch.cat(part).sort().values for part in parts)
+
+
+def balanced(labels: Tensor, limit: int | None, seed: int) -> Tensor:
+    """Sorted positions of `limit` samples, the classes in numbers that differ by one at most where they last.
+
+    The samples are shuffled and taken in turns from the classes: a smaller limit gives a subset of a larger one.
+
+    Args:
+        labels: `[N]` int64.
+        limit: None, or at least N, for all.
+        seed: of the shuffle.
+    """
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    turn = torch.empty_like(order)
+    for label in labels.unique():
+        members = labels[order] == label
+        turn[members] = torch.arange(int(members.sum()))
+    return order[turn.argsort(stable=True)][:limit].sort().values
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How a dataset with an official test part is cut: the validation part comes from the training samples.
+
+    Args:
+        validation: share of every class of the training samples.
+        seed: of the split and of the limits, apart from the seed of the run.
+        train_limit: use only so many samples for training, in equal numbers per class; None for all.
+        test_limit: the same for the test.
+    """
+
+    validation: float
+    seed: int
+    train_limit: int | None = None
+    test_limit: int | None = None
+
+    def __call__(self, train: Split, test: Split) -> Splits:
+        """The three parts, in the order of the samples.
+
+        Raises:
+            DataError: if a class is too small to be split.
+        """
+        validation, rest = stratified(train.labels, (self.validation,), self.seed)
+        rest = rest[balanced(train.labels[rest], self.train_limit, self.seed)]
+        return Splits(
+            train=train.part(rest),
+            validation=train.part(validation),
+            test=test.part(balanced(test.labels, self.test_limit, self.seed)),
+        )

@@ -1,158 +1,107 @@
-"""MNIST and Fashion-MNIST: 60,000 + 10,000 grey images of 28x28 pixels, 10 classes, read by torchvision.
-
-Sources: LeCun, Bottou, Bengio and Haffner (1998), "Gradient-based learning applied to document recognition"; Xiao,
-Rasul and Vollgraf (2017), "Fashion-MNIST: a novel image dataset for benchmarking machine learning algorithms".
-"""
+"""What the image datasets have in common: 8-bit pictures, statistics per channel, archives that are fetched."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.client import HTTPException
-from math import prod
 from pathlib import Path
-from typing import Literal
 
+import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
-from snnrobust.data.dataset import DataError, DataSource, Split, Splits, stratified
-from snnrobust.settings import HeldOut, NonNegativeInt, Positive, PositiveInt
+from snnrobust.data.archives import unpack, verify
+from snnrobust.data.dataset import DataError, DataSource, Split
 
 GREY_LEVELS = 255
-SIDE = 28
-CLASSES = 10
-
-# Mean and standard deviation of the 60,000 training images, in [0, 1].
-STATISTICS = {"MNIST": (0.1307, 0.3081), "FashionMNIST": (0.2860, 0.3530)}
-
-FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
 
-@dataclass(frozen=True)
-class Mnist(DataSource):
-    """MNIST or Fashion-MNIST; the validation part is cut from the training images, stratified by class.
+def refuse_misfits(dataset: DataSource) -> None:
+    """Passes silently if statistics and augmentation fit the images, of which none has to be there for it.
 
-    Args:
-        name: which of the two.
-        eps: customary l_inf budget, used where `threat.eps` is not given.
-        root: the files lie in `<root>/<name>/raw`.
-        download: fetch the files if they are absent.
-        validation: share of every class of the training images.
-        split_seed: of the split and of the limits, apart from the seed of the run.
-        train_limit: use only so many images for training, in equal numbers per class; None for all.
-        test_limit: the same for the test.
+    Raises:
+        ValueError: naming the setting, otherwise.
     """
-
-    name: Literal["MNIST", "FashionMNIST"]
-    eps: Positive
-    kind: Literal["images"] = "images"
-    root: str = "data"
-    download: bool = False
-    validation: HeldOut = 0.1
-    split_seed: NonNegativeInt = 0
-    train_limit: PositiveInt | None = None
-    test_limit: PositiveInt | None = None
-
-    shape = (1, SIDE, SIDE)
-    classes = CLASSES
-
-    @property
-    def mean(self) -> tuple[float, ...]:
-        return (STATISTICS[self.name][0],)
-
-    @property
-    def std(self) -> tuple[float, ...]:
-        return (STATISTICS[self.name][1],)
-
-    def load(self) -> Splits:
-        """Reads the four files.
-
-        Raises:
-            DataError: if they are absent and not to be downloaded, cannot be downloaded, or are damaged.
-        """
-        folder = Path(self.root).expanduser() / self.name / "raw"
-        absent = [name for name in FILES if not (folder / name).is_file()]
-        if absent and not self.download:
-            wanted = ", ".join(absent)
-            raise DataError(f"{self.name} is not in {folder}: expected {wanted}; dataset.download=true fetches them")
-        if absent:
-            _download(self.name, folder)
-        images, labels = _pair(folder, "train")
-        test_images, test_labels = _pair(folder, "t10k")
-        validation, train = stratified(labels, (self.validation,), self.split_seed)
-        train = train[balanced(labels[train], self.train_limit, self.split_seed)]
-        test = balanced(test_labels, self.test_limit, self.split_seed)
-
-        def part(index: Tensor, images: Tensor, labels: Tensor) -> Split:
-            return Split(images[index].unsqueeze(1), labels[index], GREY_LEVELS)
-
-        return Splits(
-            train=part(train, images, labels),
-            validation=part(validation, images, labels),
-            test=part(test, test_images, test_labels),
-        )
-
-
-def balanced(labels: Tensor, limit: int | None, seed: int) -> Tensor:
-    """Sorted positions of `limit` samples, the classes in numbers that differ by one at most where they last.
-
-    The samples are shuffled and taken in turns from the classes: a smaller limit gives a subset of a larger one.
-
-    Args:
-        labels: `[N]`.
-        limit: None, or at least N, for all.
-    """
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
-    turn = torch.empty_like(order)
-    for label in range(CLASSES):
-        members = labels[order] == label
-        turn[members] = torch.arange(int(members.sum()))
-    return order[turn.argsort(stable=True)][:limit].sort().values
-
-
-def _download(name: Literal["MNIST", "FashionMNIST"], folder: Path) -> None:
-    from torchvision import datasets
-
-    source = {"MNIST": datasets.MNIST, "FashionMNIST": datasets.FashionMNIST}[name]
+    channels = dataset.shape[0]
+    for name, values in (("mean", dataset.mean), ("std", dataset.std)):
+        if len(values) != channels:
+            raise ValueError(f"{name}: got {len(values)} values; allowed: {channels}, one per channel")
     try:
-        source(folder.parents[1], download=True)
+        dataset.augmentation(torch.zeros(1, *dataset.shape), torch.zeros(1, dtype=torch.long), "trial")
+    except ValueError as error:
+        raise ValueError(f"augmentation.{error}") from error
+
+
+def pictures(
+    where: Path, values: NDArray[np.uint8], labels: NDArray[np.integer], shape: tuple[int, ...], classes: int
+) -> Split:
+    """Pictures as a split, after a look whether they are what the dataset says.
+
+    Args:
+        where: file or folder that they were read from, for messages.
+        values: `[N, C, H, W]`.
+        labels: `[N]`.
+        shape: `(C, H, W)` of one picture.
+        classes: labels lie in 0 to classes - 1.
+
+    Raises:
+        DataError: if they are not.
+    """
+    if values.dtype != np.uint8 or values.shape[1:] != shape or not len(values):
+        wanted = "x".join(map(str, shape))
+        raise DataError(f"{where} holds {values.dtype} of shape {values.shape}: expected uint8, N x {wanted}")
+    if labels.shape != values.shape[:1]:
+        raise DataError(f"{where} holds {labels.size} labels: expected {len(values)}, one per picture")
+    if labels.min() < 0 or labels.max() >= classes:
+        raise DataError(f"{where} holds the labels {labels.min()} to {labels.max()}: expected 0 to {classes - 1}")
+    # Copied where it is read-only or a view with other strides: torch wants writable, batches want contiguous memory.
+    whole = np.require(values, requirements=("C", "W"))
+    return Split(torch.from_numpy(whole), torch.from_numpy(labels.astype(np.int64)), GREY_LEVELS)
+
+
+@contextmanager
+def downloading(what: str, folder: Path) -> Iterator[None]:
+    """Turns the errors of a download by torchvision into one line.
+
+    Raises:
+        DataError: if the body fails for want of a network, of space, or because other bytes came than should.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
     except (OSError, RuntimeError, HTTPException) as error:
         reason = " ".join(str(error).split())
-        raise DataError(f"cannot download {name} to {folder}: {reason}; expected there: {', '.join(FILES)}") from error
+        raise DataError(f"cannot download {what} to {folder}: {reason}") from error
 
 
-def _pair(folder: Path, part: Literal["train", "t10k"]) -> tuple[Tensor, Tensor]:
-    """Images `[N, 28, 28]` uint8 and labels `[N]` int64."""
-    from torchvision.datasets.mnist import read_image_file, read_label_file
+def unpacked(folder: Path, archive: str, md5: str, url: str, download: bool) -> None:
+    """Makes sure that a folder is there: from its archive beside it, which is fetched if it may be.
 
-    image_file, label_file = folder / f"{part}-images-idx3-ubyte", folder / f"{part}-labels-idx1-ubyte"
-    (count, *sides), (label_count,) = _sizes(image_file, 3), _sizes(label_file, 1)
-    if sides != [SIDE, SIDE]:
-        raise DataError(f"{image_file} holds images of {sides[0]}x{sides[1]} pixels: expected {SIDE}x{SIDE}")
-    if count != label_count:
-        raise DataError(f"{label_file} holds {label_count} labels: expected {count}, as {image_file.name} has")
-    labels: Tensor = read_label_file(str(label_file))
-    if int(labels.max()) >= CLASSES:
-        raise DataError(f"{label_file} holds the label {int(labels.max())}: expected 0 to {CLASSES - 1}")
-    return read_image_file(str(image_file)), labels
+    Args:
+        folder: what the archive unpacks to.
+        archive: file name.
+        md5: of the archive, 32 hexadecimal digits.
+        url: where it comes from.
+        download: whether it may be fetched.
 
-
-def _sizes(file: Path, dimensions: int) -> list[int]:
-    """The sizes in the header of an idx file of bytes, after a check that the file is as long as they say.
-
-    Header: two zero bytes, 8 for unsigned bytes, the number of dimensions, then each size as a big-endian int32.
+    Raises:
+        DataError: if the folder is not there afterwards; it says which file belongs where.
     """
-    expected = f"expected an idx{dimensions} file of unsigned bytes; delete it and set dataset.download=true"
-    try:
-        with file.open("rb") as content:
-            header = content.read(4 + 4 * dimensions)
-        actual = file.stat().st_size
-    except OSError as error:
-        raise DataError(f"cannot read {file}: {error.strerror}; {expected}") from error
-    if header[:4] != bytes((0, 0, 8, dimensions)) or len(header) < 4 + 4 * dimensions:
-        raise DataError(f"{file} is damaged: its header is {header[:4].hex(' ') or 'empty'}; {expected}")
-    sizes = [int.from_bytes(header[4 * i : 4 * i + 4], "big") for i in range(1, dimensions + 1)]
-    stated = len(header) + prod(sizes)
-    if actual != stated or not sizes[0]:
-        raise DataError(f"{file} is damaged: {actual} bytes, its header says {stated}; {expected}")
-    return sizes
+    if folder.is_dir():
+        return
+    root, file = folder.parent, folder.parent / archive
+    if not file.exists() and not download:
+        raise DataError(
+            f"{folder} is absent: expected this folder, or {file} (MD5 {md5}, from {url}); "
+            "dataset.download=true fetches it"
+        )
+    if not file.exists():
+        from torchvision.datasets.utils import download_url
+
+        with downloading(archive, root):
+            download_url(url, root, archive, md5)
+    verify(file, md5, None, url)
+    unpack(file, root)
+    if not folder.is_dir():
+        raise DataError(f"{file} holds no folder {folder.name}")

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from snnrobust.estimators.base import Estimator, View, neurons_of
+from snnrobust.estimators.base import Estimator, View, membranes_of, neurons_of
 from snnrobust.estimators.replica import replica
 from snnrobust.estimators.surrogate import TRAINED
 from snnrobust.spiking.classifier import Classifier, SpikingClassifier
@@ -25,7 +25,8 @@ class Analog(Estimator):
     """The gradient of the same weights as an analog network, without time (the "Act" attack of Ding et al. 2022).
 
     A spiking layer becomes the activation of `(gain / threshold) i`: for a neuron without leak its firing rate, up to
-    rounding and saturation. The analog network has no memory; it runs once where every step gets the same image, else
+    rounding and saturation. Leak, reset and connections between the neurons of a layer do not count; gain and threshold
+    do as they stand. The analog network has no memory; it runs once where every step gets the same image, else
     on every step by itself, and its logits are averaged over time. The loss is evaluated at the logits of the spiking
     network, its gradient continues through the analog one. A stochastic code is drawn anew for the latter.
 
@@ -40,7 +41,8 @@ class Analog(Estimator):
         neurons = neurons_of(model, type(self).__name__)
         function = {"relu": torch.relu, "clip": clipped}[self.activation]
         instead: dict[nn.Module, nn.Module] = {
-            neuron: _Activation(neuron.dynamics.gain / neuron.dynamics.threshold, function) for neuron in neurons
+            neuron: _Activation(float(its.gain) / float(its.threshold), function)
+            for neuron, its in zip(neurons, membranes_of(neurons, type(self).__name__), strict=True)
         }
         if isinstance(model, SpikingClassifier) and isinstance(model.encoder, Direct):
             instead[model.encoder] = Direct(steps=1)

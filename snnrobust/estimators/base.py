@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from snnrobust.spiking.classifier import Classifier
+from snnrobust.spiking.dynamics import Membrane
 from snnrobust.spiking.neuron import Neuron, Rule, Trace
 from snnrobust.threat import Bounds
 
@@ -45,14 +47,17 @@ class LayerEstimator(Estimator):
     @contextmanager
     def applied(self, model: Classifier) -> Iterator[Classifier]:
         neurons = neurons_of(model, type(self).__name__)
+        rules = [self.rule() for _ in neurons]
+        if any(rule.needs_membrane for rule in rules):
+            membranes_of(neurons, type(self).__name__)
         before = [neuron.rule for neuron in neurons]
         try:
-            for neuron in neurons:
-                neuron.rule = self.rule()
+            for neuron, rule in zip(neurons, rules, strict=True):
+                neuron.rule = rule
             yield model
         finally:
-            for neuron, rule in zip(neurons, before, strict=True):
-                neuron.rule = rule
+            for neuron, earlier in zip(neurons, before, strict=True):
+                neuron.rule = earlier
 
 
 def neurons_of(model: Classifier, wanted_by: str) -> list[Neuron]:
@@ -69,6 +74,25 @@ def neurons_of(model: Classifier, wanted_by: str) -> list[Neuron]:
             "has none; allowed: trained (the model's own gradient)"
         )
     return neurons
+
+
+def membranes_of(neurons: Iterable[Neuron], wanted_by: str) -> list[Membrane]:
+    """The membranes of spiking layers, as their parameters stand.
+
+    Raises:
+        ValueError: if one has none.
+    """
+    found = []
+    for neuron in neurons:
+        with torch.no_grad():
+            dynamics = neuron.dynamics
+        if not isinstance(dynamics, Membrane):
+            raise ValueError(
+                f"estimator: {wanted_by} follows from the firing rate of a membrane that charges and is reset, which "
+                f"{type(neuron).__name__} does not have; allowed: trained, surrogates of any shape, pdsg, assg"
+            )
+        found.append(dynamics)
+    return found
 
 
 @dataclass(frozen=True)

@@ -9,17 +9,19 @@ from torch import Tensor
 from snnrobust.estimators.base import LayerEstimator, Rule, Trace
 from snnrobust.settings import Positive
 from snnrobust.spiking import surrogate as shapes
-from snnrobust.spiking.dynamics import Dynamics
+from snnrobust.spiking.dynamics import IntegrateAndFire
 
 
 @dataclass(frozen=True)
 class _Averaged(Rule):
+    needs_membrane = True
+
     surrogate: shapes.Surrogate
 
     def backward(self, grad: Tensor, trace: Trace) -> Tensor:
-        its = trace.dynamics
+        its = trace.membrane
         # With tau = 1 nothing is carried from step to step: backpropagation through time is then ds_k g(q_k).
-        alone = replace(trace, dynamics=Dynamics(its.threshold, tau=1.0, detach_reset=True), summed=True)
+        alone = replace(trace, dynamics=IntegrateAndFire(its.threshold, tau=1.0, detach_reset=True), summed=True)
         total = alone.through_time(grad, self.surrogate).sum(0, keepdim=True).mul_(its.gain)
         return total if trace.summed else total.div_(len(grad)).expand_as(grad)
 

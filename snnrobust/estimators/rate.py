@@ -9,12 +9,16 @@ from torch import Tensor
 
 from snnrobust.estimators.base import LayerEstimator, Rule, Trace
 from snnrobust.settings import Fraction
+from snnrobust.spiking.dynamics import Number
 
 
 class _Fired(Rule):
+    needs_membrane = True
+
     def backward(self, grad: Tensor, trace: Trace) -> Tensor:
-        fired = trace.potential.amax(0) >= trace.dynamics.threshold
-        return _summed(grad, trace) * fired.to(grad.dtype).mul_(trace.dynamics.gain)
+        its = trace.membrane
+        fired = trace.potential.amax(0) >= its.threshold
+        return _summed(grad, trace) * fired.to(grad.dtype).mul_(its.gain)
 
 
 @dataclass(frozen=True)
@@ -28,11 +32,12 @@ class BPTR(LayerEstimator):
 @dataclass(frozen=True)
 class _RateSlope(Rule):
     needs_current = True
+    needs_membrane = True
     gamma: float
 
     def backward(self, grad: Tensor, trace: Trace) -> Tensor:
         assert trace.mean_current is not None
-        its = trace.dynamics
+        its = trace.membrane
         # Divided by the threshold, the neuron has threshold one and the current (gain / threshold) i.
         scale = its.gain / its.threshold
         slope = rate_slope(trace.mean_current * scale, its.leak, self.gamma)
@@ -44,7 +49,8 @@ class RateGradient(LayerEstimator):
     """`di_t = ds_t phi'(mean_k i_k)`, `phi` the rate of a neuron as a function of its mean current.
 
     Bu et al. 2023 (RGA). `phi` runs linearly from (0, 0) over (1 - leak, gamma (1 - leak)) to (2, 1), in units of
-    `threshold / gain`.
+    `threshold / gain`. A leak that changes from step to step counts by its mean, limited to [0, 1]; connections between
+    the neurons of a layer do not count.
 
     Args:
         gamma: slope of the first piece, where a current is too small to reach the threshold.
@@ -56,11 +62,11 @@ class RateGradient(LayerEstimator):
         return _RateSlope(self.gamma)
 
 
-def rate_slope(current: Tensor, leak: float, gamma: float) -> Tensor:
+def rate_slope(current: Tensor, leak: Number, gamma: float) -> Tensor:
     """`phi'` of a neuron with threshold and gain 1: gamma on [0, 1 - leak), then up to 2 what makes its integral 1."""
     knee = 1.0 - leak
     steep = (1.0 - gamma * knee) / (1.0 + leak)
-    slope = torch.full_like(current, steep).masked_fill_(current < knee, gamma)
+    slope = torch.zeros_like(current).add_(steep).masked_fill_(current < knee, gamma)
     return slope.mul_((current >= 0) & (current < 2))
 
 

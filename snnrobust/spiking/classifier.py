@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from snnrobust.spiking.encoder import Encoder
+from snnrobust.spiking.neuron import Neuron
 from snnrobust.threat import Bounds
 
 
@@ -15,7 +16,7 @@ class Classifier(Protocol):
     """`x` `[B, ...]` within `bounds` to logits `[B, K]`.
 
     Pure: the same `x` gives the same logits, whatever ran before, and in eval mode a sample's logits do not depend on
-    its neighbours; unless `stochastic`, where the encoder draws from torch's global stream.
+    its neighbours; unless `stochastic`, where the encoder or the neurons draw from torch's global stream.
     """
 
     @property
@@ -48,7 +49,7 @@ class SpikingClassifier(nn.Module):
     Args:
         backbone: time-major, `[T, B, C, H, W]` to `[T, B, K]`.
         encoder: `[B, ...]` to `[T, B, C, H, W]`.
-        normalize: applied before an analog code, so that attacks act on raw inputs; a spike code sees raw inputs.
+        normalize: applied before the code, so that attacks act on raw inputs; a `raw` code sees these.
         bounds: range of `x`.
     """
 
@@ -61,9 +62,10 @@ class SpikingClassifier(nn.Module):
 
     @property
     def stochastic(self) -> bool:
-        return self.encoder.stochastic
+        neurons = (module for module in self.backbone.modules() if isinstance(module, Neuron))
+        return self.encoder.stochastic or any(neuron.stochastic for neuron in neurons)
 
     def forward(self, x: Tensor) -> Tensor:
-        sequence = self.encoder(x if self.encoder.spiking else self.normalize(x))
+        sequence = self.encoder(x if self.encoder.raw else self.normalize(x))
         logits: Tensor = self.backbone(sequence).mean(0)
         return logits

@@ -13,18 +13,31 @@ from snnrobust.settings import PositiveInt
 
 
 class Encoder(nn.Module, ABC):
-    """`x` `[B, C, H, W]` (images) or `[B, T, C, H, W]` (event frames), in [0, 1], to `[T, B, C, H, W]`.
+    """`x` `[B, C, H, W]` (images) or `[B, T, C, H, W]` (event frames) to `[T, B, C, H, W]`.
 
-    `spiking`: the code consists of spikes, made from raw inputs (a normalisation before it would break the rate).
+    The code of a sample depends on that sample alone, and has a gradient to it.
+
+    `raw`: it is made from the inputs as they are, in [0, 1]; its entries are not negative. Otherwise the classifier
+    normalises the inputs before, and the code consists of normalised inputs.
     `stochastic`: it draws anew at every call, with `randomness.fresh`.
     """
 
     steps: int
-    spiking: bool = False
+    raw: bool = False
     stochastic: bool = False
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor: ...
+
+    def peak(self, size: tuple[int, int]) -> float:
+        """The largest entry that a raw code of inputs in [0, 1] of this height and width can have, or a bound on it."""
+        return 1.0
+
+
+def straight_through(value: Tensor, code: Tensor) -> Tensor:
+    """`code`, exactly, with the gradient of `value`, which has the same shape."""
+    through: Tensor = _StraightThrough.apply(value, code)
+    return through
 
 
 class Direct(Encoder):
@@ -44,7 +57,7 @@ class Poisson(Encoder):
     Backward: straight-through, `ds_t/dx = 1`, summed over the steps.
     """
 
-    spiking = True
+    raw = True
     stochastic = True
 
     def __init__(self, steps: PositiveInt = 8, kind: Literal["images"] = "images") -> None:
@@ -55,16 +68,15 @@ class Poisson(Encoder):
         rate = x.unsqueeze(0).expand(self.steps, *x.shape)
         # rand draws from [0, 1): `x > U` fires never at 0 and always at 1.
         spikes = (rate.detach() > fresh(rate, batch=1)).to(x.dtype)
-        through: Tensor = _StraightThrough.apply(rate, spikes)
-        return through
+        return straight_through(rate, spikes)
 
 
 class _StraightThrough(torch.autograd.Function):
-    """Forward: the given spikes, exactly. Backward: identity to the rate."""
+    """Forward: the code. Backward: identity to the value."""
 
     @staticmethod
-    def forward(ctx: object, rate: Tensor, spikes: Tensor) -> Tensor:
-        return spikes.view_as(spikes)
+    def forward(ctx: object, value: Tensor, code: Tensor) -> Tensor:
+        return code.view_as(code)
 
     @staticmethod
     def backward(ctx: object, grad: Tensor) -> tuple[Tensor, None]:

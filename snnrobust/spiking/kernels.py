@@ -7,34 +7,37 @@ exact in it); membranes are float32 all the same. Where this does not apply, cal
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from snnrobust.spiking.dynamics import Dynamics
+from snnrobust.spiking.dynamics import Dynamics, IntegrateAndFire, ParametricLeak
 from snnrobust.spiking.surrogate import Surrogate
 
 GIVEN, TRIANGLE, RECTANGLE, STRAIGHT, ATAN = range(5)
 INLINE = {"triangle": TRIANGLE, "rectangle": RECTANGLE, "straight_through": STRAIGHT, "atan": ATAN}
 """Derivatives that the kernel computes itself; others are given to it."""
+Known = IntegrateAndFire | ParametricLeak
+"""Dynamics that there are kernels for."""
 ONE = np.uint16(0x3F80)
 """The bits of 1 in bfloat16."""
 
 
-def fits(x: Tensor) -> bool:
-    """True if the kernels can run on it: CPU, float32 or bfloat16, not empty."""
-    return x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16) and x.numel() > 0
+def fits(dynamics: Dynamics, x: Tensor) -> TypeGuard[Known]:
+    """True if the kernels can run these dynamics on it: CPU, float32 or bfloat16, not empty."""
+    known = isinstance(dynamics, IntegrateAndFire | ParametricLeak)
+    return known and x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16) and x.numel() > 0
 
 
-def pools(current: Tensor) -> bool:
+def pools(dynamics: Dynamics, current: Tensor) -> bool:
     """True if spikes of the current `[T, N, C, H, W]` can be pooled as they are made: even height and width."""
-    return fits(current) and current.dim() == 5 and not (current.shape[3] % 2 or current.shape[4] % 2)
+    return fits(dynamics, current) and current.dim() == 5 and not (current.shape[3] % 2 or current.shape[4] % 2)
 
 
-def fire(current: Tensor, steps: int, dynamics: Dynamics) -> tuple[Tensor, Tensor]:
+def fire(current: Tensor, steps: int, dynamics: Known) -> tuple[Tensor, Tensor]:
     """Potentials (float32) and spikes (as the current), `[T, N, ...]` each; see `Dynamics.potentials`."""
     from snnrobust.spiking import machine
 
@@ -51,6 +54,7 @@ def fire_pooled(current: Tensor, steps: int, dynamics: Dynamics) -> tuple[Tensor
     """Potentials, and spikes averaged over 2x2 entries, `[T, N, C, H / 2, W / 2]`; both channels-last."""
     from snnrobust.spiking import machine_pooled
 
+    assert isinstance(dynamics, Known)
     current = _channels_last(current)
     _, number, channels, height, width = current.shape
     u = _pictures(steps, current.shape, torch.float32)
@@ -62,7 +66,7 @@ def fire_pooled(current: Tensor, steps: int, dynamics: Dynamics) -> tuple[Tensor
 
 
 def through_time(
-    grad: Tensor, u: Tensor, dynamics: Dynamics, surrogate: Surrogate | None, slope: Tensor | None, summed: bool
+    grad: Tensor, u: Tensor, dynamics: Known, surrogate: Surrogate | None, slope: Tensor | None, summed: bool
 ) -> Tensor:
     """`di` in the type of `grad`, see `Dynamics.through_time`; summed over time to `[1, N, ...]` if `summed`.
 
@@ -77,7 +81,8 @@ def through_time(
     given = _rows(u) if slope is None else _rows(_like(slope, u))
     result = torch.empty_strided((1 if summed else len(u), *u.shape[1:]), u.stride(), dtype=grad.dtype)
     attached = 0.0 if dynamics.detach_reset else 1.0
-    numbers = [np.float32(n) for n in (width, dynamics.leak, dynamics.gain, dynamics.threshold, attached)]
+    its = (width, dynamics.leak, dynamics.gain, dynamics.threshold, attached)
+    numbers = [*(np.float32(float(n)) for n in its), dynamics.reset == "soft"]
     if grad.shape == u.shape:
         rows = [_rows(_like(grad, u)), _rows(u), given, _rows(result)]
         machine.backward(*rows, kind, *numbers, *_buffers(grad), *_buffers(result))
@@ -89,10 +94,13 @@ def through_time(
     return result
 
 
-def _charging(dynamics: Dynamics) -> tuple[int, np.float32, np.float32]:
-    """How the kernels are told the dynamics: kind of charge, time constant, threshold."""
-    kind = 0 if dynamics.tau is None else 2 if dynamics.decay_input else 1
-    return kind, np.float32(dynamics.tau or 1.0), np.float32(dynamics.threshold)
+def _charging(dynamics: Known) -> tuple[int, np.float32, np.float32, bool]:
+    """How the kernels are told the dynamics: kind of charge and its number, threshold, whether the reset is soft."""
+    if isinstance(dynamics, ParametricLeak):
+        kind, number = 4 if dynamics.decay_input else 3, float(dynamics.decay)
+    else:
+        kind, number = 0 if dynamics.tau is None else 2 if dynamics.decay_input else 1, dynamics.tau or 1.0
+    return kind, np.float32(number), np.float32(float(dynamics.threshold)), dynamics.reset == "soft"
 
 
 def _pictures(steps: int, shape: Sequence[int], dtype: torch.dtype) -> Tensor:

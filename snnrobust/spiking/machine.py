@@ -55,31 +55,45 @@ def store(row: Any, values: Any, raw: Any, wide: Any) -> None:
 
 
 @compiled
-def charge(v: Any, it: Any, ut: Any, kind: int, tau: Any) -> None:
-    """Potentials before the reset, with the roundings of SpikingJelly's operators."""
+def charge(v: Any, it: Any, ut: Any, kind: int, number: Any) -> None:
+    """Potentials before the reset, with the roundings of SpikingJelly's operators; kinds as in `kernels.py`."""
     if kind == 0:
         for n in range(len(ut)):
             ut[n] = v[n] + it[n]
     elif kind == 1:
         for n in range(len(ut)):
-            ut[n] = v[n] - v[n] / tau + it[n]
+            ut[n] = v[n] - v[n] / number + it[n]
+    elif kind == 2:
+        for n in range(len(ut)):
+            ut[n] = v[n] + (it[n] - v[n]) / number
+    elif kind == 3:
+        for n in range(len(ut)):
+            ut[n] = v[n] - v[n] * number + it[n]
     else:
         for n in range(len(ut)):
-            ut[n] = v[n] + (it[n] - v[n]) / tau
+            ut[n] = v[n] + (it[n] - v[n]) * number
 
 
 @compiled
-def fire(v: Any, ut: Any, st: Any, one: Any, threshold: Any) -> None:
+def fire(v: Any, ut: Any, st: Any, one: Any, threshold: Any, soft: bool) -> None:
     """Spikes of a row of potentials, and what the reset leaves of these."""
     zero, silent = np.float32(0), st.dtype.type(0)
-    for n in range(len(ut)):
-        fires = ut[n] >= threshold
-        st[n] = one if fires else silent
-        v[n] = zero if fires else ut[n]
+    if soft:
+        for n in range(len(ut)):
+            fires = ut[n] >= threshold
+            st[n] = one if fires else silent
+            v[n] = ut[n] - threshold if fires else ut[n]
+    else:
+        for n in range(len(ut)):
+            fires = ut[n] >= threshold
+            st[n] = one if fires else silent
+            v[n] = zero if fires else ut[n]
 
 
 @compiled
-def forward(i: Any, u: Any, s: Any, one: Any, kind: int, tau: Any, threshold: Any, raw: Any, wide: Any) -> None:
+def forward(
+    i: Any, u: Any, s: Any, one: Any, kind: int, number: Any, threshold: Any, soft: bool, raw: Any, wide: Any
+) -> None:
     """Currents `[T or 1, n]` to potentials and spikes `[T, n]`; `one` is 1 in the type of the spikes."""
     steps, size = u.shape
     zero = np.float32(0)
@@ -93,8 +107,8 @@ def forward(i: Any, u: Any, s: Any, one: Any, kind: int, tau: Any, threshold: An
             if t == 0 or len(i) > 1:
                 load(wide, i[t, low : low + count], raw)
             ut, st = u[t, low : low + count], s[t, low : low + count]
-            charge(v, wide, ut, kind, tau)
-            fire(v, ut, st, one, threshold)
+            charge(v, wide, ut, kind, number)
+            fire(v, ut, st, one, threshold, soft)
 
 
 @compiled
@@ -124,22 +138,30 @@ def slopes(slope: Any, ut: Any, given: Any, kind: int, width: Any, threshold: An
 
 @compiled
 def step_back(
-    gt: Any, ut: Any, slope: Any, carried: Any, total: Any, leak: Any, gain: Any, threshold: Any, attached: Any
-) -> None:
+    gt: Any, ut: Any, slope: Any, carried: Any, total: Any, leak: Any, gain: Any, threshold: Any, attached: Any,
+    soft: bool,
+) -> None:  # fmt: skip
     """One step of backpropagation through time for a row; `slope` holds the result afterwards."""
     one, zero = np.float32(1), np.float32(0)
-    for n in range(len(ut)):
-        keep = zero if ut[n] >= threshold else one
-        du = gt[n] * slope[n] + carried[n] * (keep - attached * ut[n] * slope[n])
-        carried[n] = leak * du
-        total[n] += du
-        slope[n] = gain * du
+    if soft:
+        for n in range(len(ut)):
+            du = gt[n] * slope[n] + carried[n] * (one - attached * threshold * slope[n])
+            carried[n] = leak * du
+            total[n] += du
+            slope[n] = gain * du
+    else:
+        for n in range(len(ut)):
+            keep = zero if ut[n] >= threshold else one
+            du = gt[n] * slope[n] + carried[n] * (keep - attached * ut[n] * slope[n])
+            carried[n] = leak * du
+            total[n] += du
+            slope[n] = gain * du
 
 
 @compiled
 def backward(
     grad: Any, u: Any, given: Any, result: Any, kind: int, width: Any, leak: Any, gain: Any, threshold: Any,
-    attached: Any, raw: Any, wide: Any, raw_out: Any, wide_out: Any,
+    attached: Any, soft: bool, raw: Any, wide: Any, raw_out: Any, wide_out: Any,
 ) -> None:  # fmt: skip
     """`Dynamics.through_time`; a `result` of one row is the sum over time."""
     steps, size = u.shape
@@ -155,7 +177,7 @@ def backward(
             ut = u[t, low : low + count]
             load(wide, grad[t, low : low + count], raw)
             slopes(slope, ut, given[t % len(given), low : low + count], kind, width, threshold)
-            step_back(wide, ut, slope, carried, total, leak, gain, threshold, attached)
+            step_back(wide, ut, slope, carried, total, leak, gain, threshold, attached, soft)
             if len(result) > 1:
                 store(result[t, low : low + count], slope, raw_out, wide_out)
         if len(result) == 1:

@@ -15,8 +15,8 @@ from snnrobust.spiking.machine import charge, compiled, fire, load, slopes, step
 
 @compiled
 def forward(
-    i: Any, u: Any, pooled: Any, row: int, channels: int, kind: int, tau: Any, threshold: Any,
-    raw: Any, wide: Any, raw_out: Any, wide_out: Any,
+    i: Any, u: Any, pooled: Any, row: int, channels: int, kind: int, number: Any, threshold: Any,
+    soft: bool, raw: Any, wide: Any, raw_out: Any, wide_out: Any,
 ) -> None:  # fmt: skip
     """Currents `[T or 1, n]` to potentials `[T, n]` and pooled spikes `[T, n / 4]`."""
     steps, size = u.shape
@@ -30,8 +30,8 @@ def forward(
             if t == 0 or len(i) > 1:
                 load(wide, i[t, low:high], raw)
             ut = u[t, low:high]
-            charge(v, wide, ut, kind, tau)
-            fire(v, ut, s, one, threshold)
+            charge(v, wide, ut, kind, number)
+            fire(v, ut, s, one, threshold, soft)
             for left in range(0, row, 2 * channels):
                 a, b = s[left : left + channels], s[left + channels : left + 2 * channels]
                 c, d = s[row + left : row + left + channels], s[row + left + channels : row + left + 2 * channels]
@@ -44,7 +44,7 @@ def forward(
 @compiled
 def backward(
     grad: Any, u: Any, given: Any, result: Any, row: int, channels: int, kind: int, width: Any, leak: Any, gain: Any,
-    threshold: Any, attached: Any, raw: Any, wide: Any, raw_out: Any, wide_out: Any,
+    threshold: Any, attached: Any, soft: bool, raw: Any, wide: Any, raw_out: Any, wide_out: Any,
 ) -> None:  # fmt: skip
     """From the gradient of the pooled spikes `[T, n / 4]` to that of the currents; one row is the sum over time."""
     steps, size = u.shape
@@ -71,7 +71,7 @@ def backward(
                     c[n] = share
                     d[n] = share
             slopes(slope, ut, given[t % len(given), low:high], kind, width, threshold)
-            step_back(spread, ut, slope, carried, total, leak, gain, threshold, attached)
+            step_back(spread, ut, slope, carried, total, leak, gain, threshold, attached, soft)
             if len(result) > 1:
                 store(result[t, low:high], slope, raw_out, wide_out)
         if len(result) == 1:

@@ -1,8 +1,9 @@
 """Spiking neurons without memory between calls: the membrane is a local variable that starts at rest.
 
-By itself a neuron is SpikingJelly's functional multi-step operator (explicit initial state), so nothing is ever reset
-and two forwards in a row give the same spikes. While a gradient estimator is applied, the same dynamics run in our own
-autograd function, whose backward pass is the estimator's rule; the spikes are the same, bit for bit.
+By itself a neuron is a pure function, SpikingJelly's multi-step operator (explicit initial state) where there is one:
+nothing is ever reset, and two forwards in a row give the same spikes. While a gradient estimator is applied, the same
+dynamics run in our own autograd function, whose backward pass is the estimator's rule; the spikes are the same, bit for
+bit.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from spikingjelly.activation_based import functional
@@ -19,7 +20,7 @@ from torch.nn import functional as F
 
 from snnrobust.settings import AboveOne, Positive
 from snnrobust.spiking import kernels
-from snnrobust.spiking.dynamics import Dynamics
+from snnrobust.spiking.dynamics import Dynamics, IntegrateAndFire, Membrane
 from snnrobust.spiking.surrogate import Surrogate
 
 
@@ -30,7 +31,7 @@ class Trace:
     Args:
         potential: `u` `[T, N, ...]`, before the reset.
         mean_current: `[N, ...]`, the mean of the current over time; None unless the rule asks for it.
-        dynamics: of the layer.
+        dynamics: of the layer, with its parameters as they stood in the forward pass.
         surrogate: that the layer trains with.
         summed: the current is the same at every step: a rule may return the sum over time, `[1, N, ...]`.
     """
@@ -40,6 +41,12 @@ class Trace:
     dynamics: Dynamics
     surrogate: Surrogate
     summed: bool
+
+    @property
+    def membrane(self) -> Membrane:
+        """The dynamics, for rules that need a membrane."""
+        assert isinstance(self.dynamics, Membrane)
+        return self.dynamics
 
     @property
     def spikes(self) -> Tensor:
@@ -55,13 +62,14 @@ class Trace:
         """Exact backpropagation through time with the derivative of `surrogate`, or with `slope` `[T, N, ...]`."""
         if slope is None and surrogate is not None and not self._inline(surrogate):
             slope = surrogate.derivative(self.distance)
-        if kernels.fits(self.potential):
-            return kernels.through_time(grad, self.potential, self.dynamics, surrogate, slope, self.summed)
+        its = self.dynamics
+        if kernels.fits(its, self.potential):
+            return kernels.through_time(grad, self.potential, its, surrogate, slope, self.summed)
         assert slope is not None
-        return self.dynamics.through_time(grad, self.potential, slope)
+        return its.through_time(grad, self.potential, slope)
 
     def _inline(self, surrogate: Surrogate) -> bool:
-        return kernels.fits(self.potential) and surrogate.name in kernels.INLINE
+        return surrogate.name in kernels.INLINE and kernels.fits(self.dynamics, self.potential)
 
 
 class Rule(ABC):
@@ -69,6 +77,8 @@ class Rule(ABC):
 
     needs_current = False
     """True if it reads `Trace.mean_current`."""
+    needs_membrane = False
+    """True if it reads `Trace.membrane`; it does not apply to neurons without one."""
     pooled = False
     """True if it takes the gradient of pooled spikes as well, since it hands it on to `Trace.through_time` alone."""
 
@@ -77,16 +87,22 @@ class Rule(ABC):
         """From `ds` `[T, N, ...]` to `di`, `[T, N, ...]` or, where `trace.summed`, its sum over time `[1, N, ...]`."""
 
 
+REST: dict[str, float | None] = {"hard": 0.0, "soft": None}
+"""What SpikingJelly's operators call a hard reset to 0 and a soft reset."""
 Firing = Callable[[Tensor, int, Dynamics], tuple[Tensor, Tensor]]
 """Current, steps and dynamics to potentials and spikes; spikes may come averaged over 2x2 entries."""
 
 
+def wide(x: Tensor) -> Tensor:
+    """Float32 for bfloat16: what membranes compute in, whatever the network around them does."""
+    return x.float() if x.dtype == torch.bfloat16 else x
+
+
 def fire(current: Tensor, steps: int, dynamics: Dynamics) -> tuple[Tensor, Tensor]:
     """Potentials and spikes, `[T, N, ...]` each, by the kernels where they fit."""
-    if kernels.fits(current):
+    if kernels.fits(dynamics, current):
         return kernels.fire(current, steps, dynamics)
-    exact = current.float() if current.dtype == torch.bfloat16 else current
-    potential = dynamics.potentials(exact, steps)
+    potential = dynamics.potentials(wide(current), steps)
     return potential, (potential >= dynamics.threshold).to(current.dtype)
 
 
@@ -95,15 +111,17 @@ class Fire(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, current: Tensor, steps: int, neuron: Neuron, rule: Rule, firing: Firing) -> Tensor:
-        potential, spikes = firing(current, steps, neuron.dynamics)
+        dynamics = neuron.dynamics
+        potential, spikes = firing(current, steps, dynamics)
         ctx.save_for_backward(potential, current.mean(0) if rule.needs_current else None)
-        ctx.neuron, ctx.rule, ctx.summed = neuron, rule, len(current) == 1 < steps
+        ctx.dynamics, ctx.surrogate, ctx.rule = dynamics, neuron.surrogate, rule
+        ctx.summed = len(current) == 1 < steps
         return spikes
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
         potential, mean_current = ctx.saved_tensors
-        trace = Trace(potential, mean_current, ctx.neuron.dynamics, ctx.neuron.surrogate, ctx.summed)
+        trace = Trace(potential, mean_current, ctx.dynamics, ctx.surrogate, ctx.summed)
         pooled = grad.shape != potential.shape
         full = _spread(grad) if pooled and not ctx.rule.pooled else grad
         result = ctx.rule.backward(full, trace).to(grad.dtype)
@@ -123,14 +141,22 @@ class Neuron(nn.Module, ABC):
     """A layer of neurons, currents `[T, N, ...]` to spikes of the same shape in {0, 1}."""
 
     surrogate: Surrogate
-    dynamics: Dynamics
     rule: Rule | None = None
     """Set while a gradient estimator is applied."""
 
+    @property
+    @abstractmethod
+    def dynamics(self) -> Dynamics:
+        """With the layer's parameters as they stand; where a graph is recorded, it leads to them."""
+
+    @property
+    def stochastic(self) -> bool:
+        """True if it draws in eval mode, with `randomness.fresh_normal`."""
+        return False
+
     def forward(self, current: Tensor) -> Tensor:
-        if self.rule is None:  # membranes are float32 whatever the currents are
-            half = current.dtype == torch.bfloat16
-            return self.operator(current.float()).bfloat16() if half else self.operator(current)
+        if self.rule is None:
+            return self.operator(wide(current)).to(current.dtype)
         return self.fire(current, self.rule, fire)
 
     def fire(self, current: Tensor, rule: Rule, firing: Firing) -> Tensor:
@@ -139,25 +165,27 @@ class Neuron(nn.Module, ABC):
         spikes: Tensor = Fire.apply(current[:1] if constant else current, len(current), self, rule, firing)
         return spikes
 
-    @abstractmethod
     def operator(self, current: Tensor) -> Tensor:
-        """The layer as it trains."""
+        """The layer as it trains; a faster form gives the same spikes."""
+        return self.dynamics.run(current, len(current), self.surrogate.spike)[1]
 
 
-NeuronFactory = Callable[[], Neuron]
+NeuronFactory = Callable[[], nn.Module]
+"""Makes one layer: neurons, or an activation in their place."""
 
 
 class LIF(Neuron):
-    """Leaky integrate-and-fire with hard reset to 0.
+    """Leaky integrate-and-fire.
 
     `u_t = (1 - 1/tau) v_{t-1} + k i_t` with `k = 1/tau` if `decay_input` else 1; `s_t = [u_t >= threshold]`;
-    `v_t = (1 - s_t) u_t`.
+    `v_t = (1 - s_t) u_t` (hard reset) or `v_t = u_t - threshold s_t` (soft reset).
 
     Args:
         tau: membrane time constant in steps; `IF` is the limit without a leak.
         threshold: firing threshold.
         decay_input: scale the current by `1/tau`.
         detach_reset: cut the gradient through the reset.
+        reset: to 0, or by the threshold.
         surrogate: derivative of the spike.
     """
 
@@ -168,45 +196,63 @@ class LIF(Neuron):
         threshold: Positive = 1.0,
         decay_input: bool = False,
         detach_reset: bool = False,
+        reset: Literal["hard", "soft"] = "hard",
     ) -> None:
         super().__init__()
         self.surrogate = surrogate
-        self.tau = float(tau)
-        self.dynamics = Dynamics(float(threshold), self.tau, decay_input, detach_reset)
+        self.threshold, self.tau = float(threshold), float(tau)
+        self._dynamics = IntegrateAndFire(self.threshold, self.tau, decay_input, detach_reset, reset)
+
+    @property
+    def dynamics(self) -> IntegrateAndFire:
+        return self._dynamics
 
     def operator(self, current: Tensor) -> Tensor:
-        its, rest = self.dynamics, torch.zeros_like(current[0])
+        its, rest = self._dynamics, torch.zeros_like(current[0])
         spikes: Tensor = functional.lif_multi_step(
-            current, rest, tau=self.tau, decay_input=its.decay_input, v_threshold=its.threshold, v_reset=0.0,
+            current, rest, tau=self.tau, decay_input=its.decay_input, v_threshold=self.threshold,
+            v_reset=REST[its.reset], surrogate_function=self.surrogate.spike, detach_reset=its.detach_reset,
+        )[0]  # fmt: skip
+        return spikes
+
+    def extra_repr(self) -> str:
+        its = self._dynamics
+        return f"tau={self.tau}, threshold={self.threshold}, decay_input={its.decay_input}, reset={its.reset}"
+
+
+class IF(Neuron):
+    """Integrate-and-fire: `u_t = v_{t-1} + i_t`; spikes and reset as of `LIF`.
+
+    Args:
+        threshold: firing threshold.
+        detach_reset: cut the gradient through the reset.
+        reset: to 0, or by the threshold.
+        surrogate: derivative of the spike.
+    """
+
+    def __init__(
+        self,
+        surrogate: Surrogate,
+        threshold: Positive = 1.0,
+        detach_reset: bool = False,
+        reset: Literal["hard", "soft"] = "hard",
+    ) -> None:
+        super().__init__()
+        self.surrogate = surrogate
+        self.threshold = float(threshold)
+        self._dynamics = IntegrateAndFire(self.threshold, detach_reset=detach_reset, reset=reset)
+
+    @property
+    def dynamics(self) -> IntegrateAndFire:
+        return self._dynamics
+
+    def operator(self, current: Tensor) -> Tensor:
+        its, rest = self._dynamics, torch.zeros_like(current[0])
+        spikes: Tensor = functional.if_multi_step(
+            current, rest, v_threshold=self.threshold, v_reset=REST[its.reset],
             surrogate_function=self.surrogate.spike, detach_reset=its.detach_reset,
         )[0]  # fmt: skip
         return spikes
 
     def extra_repr(self) -> str:
-        return f"tau={self.tau}, threshold={self.dynamics.threshold}, decay_input={self.dynamics.decay_input}"
-
-
-class IF(Neuron):
-    """Integrate-and-fire with hard reset to 0: `u_t = v_{t-1} + i_t`; `s_t = [u_t >= threshold]`.
-
-    Args:
-        threshold: firing threshold.
-        detach_reset: cut the gradient through the reset.
-        surrogate: derivative of the spike.
-    """
-
-    def __init__(self, surrogate: Surrogate, threshold: Positive = 1.0, detach_reset: bool = False) -> None:
-        super().__init__()
-        self.surrogate = surrogate
-        self.dynamics = Dynamics(float(threshold), detach_reset=detach_reset)
-
-    def operator(self, current: Tensor) -> Tensor:
-        rest = torch.zeros_like(current[0])
-        spikes: Tensor = functional.if_multi_step(
-            current, rest, v_threshold=self.dynamics.threshold, v_reset=0.0,
-            surrogate_function=self.surrogate.spike, detach_reset=self.dynamics.detach_reset,
-        )[0]  # fmt: skip
-        return spikes
-
-    def extra_repr(self) -> str:
-        return f"threshold={self.dynamics.threshold}"
+        return f"threshold={self.threshold}, reset={self._dynamics.reset}"

@@ -24,7 +24,7 @@ class Pooled(nn.Module):
     def forward(self, current: Tensor) -> Tensor:
         # An estimator may have put another module in the neuron's place.
         rule = self.neuron.rule if isinstance(self.neuron, Neuron) else None
-        if rule is None or not kernels.pools(current):
+        if rule is None or not kernels.pools(self.neuron.dynamics, current):
             result: Tensor = self.pool(self.neuron(current))
             return result
         return self.neuron.fire(current, rule, kernels.fire_pooled)

@@ -54,6 +54,11 @@ def atan(alpha: Positive = 2.0) -> Surrogate:
     return Surrogate("atan", (alpha,), partial(_atan, alpha), ATan(alpha=alpha))
 
 
+def linear(height: Positive = 0.3, width: Positive = 1.0) -> Surrogate:
+    """`height max(0, 1 - |q| / width)`: of any height (HIRE-SNN, Kundu et al. 2021, at a threshold of 1)."""
+    return _own("linear", (height, width), partial(_linear, height, width))
+
+
 def exponential(height: Positive = 1.0, decay: Positive = 1.0) -> Surrogate:
     """`height exp(-decay |q|)` (Shrestha and Orchard 2018); its integral is `2 height / decay`."""
     return _own("exponential", (height, decay), partial(_exponential, height, decay))
@@ -88,6 +93,10 @@ def _sigmoid(slope: float, q: Tensor) -> Tensor:
 
 def _atan(alpha: float, q: Tensor) -> Tensor:
     return alpha / 2 / (1 + (math.pi / 2 * alpha * q).square())
+
+
+def _linear(height: float, width: float, q: Tensor) -> Tensor:
+    return q.abs().div_(-width).add_(1).clamp_min_(0).mul_(height)
 
 
 def _exponential(height: float, decay: float, q: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from snnrobust.attacks.guard import untouched
+from snnrobust.data.augmentation import NONE, Augmentation
 from snnrobust.data.dataset import Batch, Split
 from snnrobust.randomness import generator
 from snnrobust.regularizers.base import Regularizer
@@ -88,12 +89,13 @@ def silent(name: str, steps: int) -> AbstractContextManager[Advance]:
 
 @dataclass(frozen=True)
 class Trainer:
-    """Minimises `CE(model(x'), y) + weight * R` over the training split, with `x'` from the defence."""
+    """Minimises `CE(model(x'), y) + weight * R` over the training split, augmented, with `x'` from the defence."""
 
     settings: TrainingSettings
     regularizer: Regularizer
     defence: Defence
     seed: int
+    augmentation: Augmentation = NONE
 
     def __call__(
         self,
@@ -171,7 +173,8 @@ class Trainer:
 
     def _shuffled(self, data: Split, epoch: int) -> Iterator[Batch]:
         for index in self._order(len(data), epoch):
-            yield data.batch(index)
+            batch = data.batch(index)
+            yield replace(batch, x=self.augmentation(batch.x, index, "augmentation", self.seed, epoch))
 
     def _order(self, samples: int, epoch: int) -> Iterator[Tensor]:
         """Index sets of the steps of an epoch."""

@@ -15,23 +15,39 @@ from snnrobust.attacks.gradient import ProjectedGradient, gradient
 from snnrobust.attacks.losses import cross_entropy
 from snnrobust.estimators.base import Estimator
 from snnrobust.estimators.ensemble import Ensemble
-from snnrobust.estimators.hart import HART
 from snnrobust.estimators.pooling import MaxPoolSubstitute
 from snnrobust.estimators.strongest import Strongest
-from snnrobust.estimators.surrogate import TRAINED
+from snnrobust.estimators.surrogate import TRAINED, Surrogate
 from snnrobust.models.convnet import ConvNet
 from snnrobust.randomness import isolated, per_sample
 from snnrobust.spiking.classifier import Classifier, Normalize, SpikingClassifier
 from snnrobust.spiking.encoder import Direct, Encoder, Frames, Poisson
 from snnrobust.spiking.fuse import fused
 from snnrobust.spiking.neuron import IF, LIF, Neuron
+from snnrobust.spiking.neurons.evolving_leak import EvolvingLeak
+from snnrobust.spiking.neurons.noisy_lif import NoisyLIF
+from snnrobust.spiking.neurons.plif import PLIF
+from snnrobust.spiking.neurons.psn import PSN
+from snnrobust.spiking.neurons.recurrent import Recurrent
+from snnrobust.spiking.neurons.trainable_threshold import TrainableThreshold
 from snnrobust.spiking.surrogate import triangle
 from snnrobust.threat import Bounds, Linf
 from tests.contracts.toys import Toy, assert_same, state_of
 
 STEPS = 4
 CODES: dict[str, Callable[[int], Encoder]] = {"direct": Direct, "frames": Frames, "poisson": Poisson}
-NEURONS: dict[str, Callable[..., Neuron]] = {"lif": partial(LIF, tau=2.0), "if": partial(IF, threshold=0.8)}
+NEURONS: dict[str, Callable[..., Neuron]] = {
+    "lif": partial(LIF, tau=2.0),
+    "if": partial(IF, threshold=0.8),
+    "soft": partial(LIF, tau=2.0, reset="soft"),
+    "plif": partial(PLIF, threshold=0.4),
+    "threshold": TrainableThreshold,
+    "leak": EvolvingLeak,
+    "noisy": partial(NoisyLIF, when="always"),
+    "self": Recurrent,
+    "lateral": partial(Recurrent, connections="lateral", tau=None, reset="soft"),
+    "psn": PSN,
+}
 Network = tuple[str, str, Literal["avg", "max"]]
 NETWORKS: list[Network] = [  # every pair of a code, a neuron and a pooling
     ("direct", "lif", "avg"),
@@ -40,7 +56,11 @@ NETWORKS: list[Network] = [  # every pair of a code, a neuron and a pooling
     ("frames", "if", "avg"),
     ("poisson", "lif", "max"),
 ]
-
+FURTHER: list[Network] = [("direct", neuron, "avg") for neuron in NEURONS if neuron not in ("lif", "if")]
+KINDS = ("trained", "sigmoid", "bptr", "rate", "hart", "pdsg", "assg", "analog", "mixed")
+"""One estimator of every kind, for further neurons."""
+WITHOUT_MEMBRANE = ("trained", "sigmoid", "pdsg", "assg")
+"""Those of them that apply to neurons without a membrane."""
 
 STEMS = config.groups()["estimator"]
 
@@ -71,32 +91,38 @@ CASES = [
     # Members that only ensembles have are other widths of the same derivatives: one network will do.
     for network in (NETWORKS if name in PLAIN else NETWORKS[:1])
     if not isinstance(estimator, MaxPoolSubstitute) or "max" in network
+] + [
+    pytest.param(FILES[stem], network, id="-".join([stem, *network]))
+    for network in FURTHER
+    for stem in (WITHOUT_MEMBRANE if "psn" in network else KINDS)
 ]
 every_case = pytest.mark.parametrize(("estimator", "network"), CASES)
 
 
 @cache
-def trained(network: Network) -> SpikingClassifier:
+def trained(network: Network, steps: int) -> SpikingClassifier:
     """A tiny classifier in eval mode in which neurons of both layers fire, and some do not."""
     code, neuron, pool = network
     channels = 2 if code == "frames" else 1
+    settings = {"surrogate": triangle()} | ({"steps": steps} if neuron == "psn" else {})
     with isolated("estimators", *network):
-        backbone = ConvNet(
-            (channels, 8, 8), 4, partial(NEURONS[neuron], surrogate=triangle()), channels=(4,), hidden=8, pool=pool
-        )
+        factory = partial(NEURONS[neuron], **settings)
+        backbone = ConvNet((channels, 8, 8), 4, factory, channels=(4,), hidden=8, pool=pool)
         normalize = Normalize((0.5,) * channels, (0.3,) * channels)
-        model = SpikingClassifier(backbone, CODES[code](STEPS), normalize, Bounds())
+        model = SpikingClassifier(backbone, CODES[code](steps), normalize, Bounds())
         with torch.no_grad():
             for _ in range(20):
-                model(torch.rand(32, *((STEPS, 2) if code == "frames" else (1,)), 8, 8))
+                model(torch.rand(32, *((steps, 2) if code == "frames" else (1,)), 8, 8))
             hidden = backbone.classifier[1]
             assert isinstance(hidden, torch.nn.Linear)
             hidden.weight.mul_(8)
+            for learned in (p for module in model.modules() if isinstance(module, Neuron) for p in module.parameters()):
+                learned.add_(0.2 * torch.randn_like(learned))
     return model.eval()
 
 
-def model_of(network: Network) -> SpikingClassifier:
-    return deepcopy(trained(network))
+def model_of(network: Network, steps: int = STEPS) -> SpikingClassifier:
+    return deepcopy(trained(network, steps))
 
 
 def inputs(network: Network, number: int = 6, steps: int = STEPS) -> tuple[Tensor, Tensor]:
@@ -162,7 +188,7 @@ def test_the_model_is_left_as_it_was(estimator, network):
 
 @every_case
 def test_contexts_may_be_nested(estimator, network):
-    model, (x, y), other = model_of(network), inputs(network), HART(0.7)
+    model, (x, y), other = model_of(network), inputs(network), Surrogate(triangle(0.7))
     # Substituted pooling and the rule of a neuron do not exclude each other.
     both = replace(estimator, estimator=other) if isinstance(estimator, MaxPoolSubstitute) else other
     expected = under(estimator, model, x, y)
@@ -211,8 +237,7 @@ def test_half_precision(estimator, network):
 
 @every_case
 def test_one_sample_and_one_step(estimator, network):
-    model, (x, y) = model_of(network), inputs(network, number=1, steps=1)
-    model.encoder = CODES[network[0]](1)
+    model, (x, y) = model_of(network, steps=1), inputs(network, number=1, steps=1)
     found = under(estimator, model, x, y)
     assert found.shape == x.shape
     assert found.isfinite().all()
@@ -228,6 +253,15 @@ def test_models_without_fitting_layers_are_refused(estimator):
         return
     with pytest.raises(ValueError, match=r"^estimator: .* Toy has none; allowed: "), estimator.applied(Toy(4)):
         pass
+
+
+@pytest.mark.parametrize("stem", sorted({*KINDS} - {*WITHOUT_MEMBRANE}))
+def test_estimators_that_follow_from_a_rate_refuse_neurons_without_a_membrane(stem):
+    model = model_of(("direct", "psn", "avg"))
+    before = snapshot(model)
+    with pytest.raises(ValueError, match=r"^estimator: \w+ follows .* PSN .*; allowed: "), FILES[stem].applied(model):
+        pass
+    assert_same(before, snapshot(model))
 
 
 @pytest.mark.parametrize("stem", PLAIN)

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from snnrobust.spiking.classifier import Normalize, SpikingClassifier
 from snnrobust.spiking.encoder import Direct, Poisson
+from snnrobust.spiking.encoders.frequency import Frequency
 from snnrobust.threat import Bounds
 
 
@@ -31,18 +32,22 @@ def test_normalisation_is_per_channel():
     assert torch.equal(normalize(x.unsqueeze(1).expand(1, 5, 2, 1, 2))[:, 3], expected)
 
 
-def test_an_analog_code_sees_normalised_inputs():
+def test_a_code_sees_normalised_inputs():
     classifier, backbone = recorded(Direct(3))
     x = torch.rand(2, 2, 4, 4)
     classifier(x)
     assert torch.equal(backbone.seen[1], classifier.normalize(x))
 
 
-def test_a_spike_code_sees_raw_inputs():
+def test_a_raw_code_sees_raw_inputs():
     torch.manual_seed(0)
     classifier, backbone = recorded(Poisson(500))
     classifier(torch.full((2, 2, 4, 4), 0.25))
     assert float(backbone.seen.mean()) == pytest.approx(0.25, abs=0.02)
+    x = torch.rand(2, 2, 4, 4)
+    classifier, backbone = recorded(Frequency(3))
+    classifier(x)
+    assert torch.equal(backbone.seen[0], x)
 
 
 def test_logits_are_the_mean_over_time():

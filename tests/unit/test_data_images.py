@@ -1,7 +1,8 @@
 """MNIST and Fashion-MNIST on tiny files of the same format."""
 
+import gzip
+import hashlib
 from pathlib import Path
-from typing import Any
 from urllib.error import URLError
 
 import numpy as np
@@ -9,12 +10,15 @@ import pytest
 import torch
 from torchvision import datasets
 
-from snnrobust.data.dataset import DataError
-from snnrobust.data.images import FILES, Mnist, balanced
+from snnrobust.data.augmentation import Composed
+from snnrobust.data.dataset import DataError, balanced
+from snnrobust.data.image_augmentation import Cutout
+from snnrobust.data.mnist import FILES, FashionMnist, Mnist
 
 torch.set_num_threads(1)
 
 TRAIN, TEST = 200, 60
+SHARED = Path("../shared/data")
 
 
 def write_idx(file: Path, array: np.ndarray) -> None:
@@ -43,9 +47,9 @@ def folder(tmp_path, request) -> Path:
     return raw
 
 
-def source(folder: Path, **settings) -> Mnist:
-    name: Any = folder.parent.name
-    return Mnist(name=name, eps=0.1, root=str(folder.parents[1]), **settings)
+def source(folder: Path, **settings) -> Mnist | FashionMnist:
+    chosen = Mnist if folder.parent.name == "MNIST" else FashionMnist
+    return chosen(root=str(folder.parents[1]), **settings)
 
 
 def test_files_load_and_the_parts_cover_them(folder):
@@ -129,8 +133,8 @@ def test_a_download_that_fails_is_reported(tmp_path, monkeypatch):
         raise URLError("no route to host")
 
     monkeypatch.setattr("torchvision.datasets.mnist.download_and_extract_archive", unreachable)
-    with pytest.raises(DataError, match=r"cannot download MNIST to .*no route to host") as caught:
-        Mnist(name="MNIST", eps=0.1, root=str(tmp_path), download=True).load()
+    with pytest.raises(DataError, match=r"cannot download MNIST .*no route to host") as caught:
+        Mnist(root=str(tmp_path), download=True).load()
     assert "\n" not in str(caught.value)
 
 
@@ -144,6 +148,47 @@ def test_a_download_puts_the_files_where_they_are_read(folder, monkeypatch):
 
     monkeypatch.setattr("torchvision.datasets.mnist.download_and_extract_archive", deliver)
     assert len(source(folder, download=True).load().train) == 180
+
+
+def test_compressed_files_are_unpacked_if_they_are_the_official_ones(folder, monkeypatch):
+    before, known = source(folder).load(), getattr(datasets, folder.parent.name)
+    for name in FILES:
+        with gzip.open(folder / f"{name}.gz", "wb") as archive:
+            archive.write((folder / name).read_bytes())
+        (folder / name).unlink()
+    with pytest.raises(
+        DataError, match=rf"{FILES[0]}\.gz has the MD5 .* expected {dict(known.resources)[FILES[0] + '.gz']}"
+    ):
+        source(folder).load()
+    digests = {f.name: hashlib.md5(f.read_bytes(), usedforsecurity=False).hexdigest() for f in folder.iterdir()}
+    monkeypatch.setattr(known, "resources", [*digests.items()])
+    after = source(folder).load()
+    assert torch.equal(after.train.values, before.train.values)
+    assert sorted(file.name for file in folder.iterdir()) == sorted([*FILES, *digests])
+
+
+def test_statistics_have_one_value_per_channel():
+    with pytest.raises(ValueError, match=r"^mean: got 3 values; allowed: 1, one per channel$"):
+        Mnist(mean=(0.1, 0.2, 0.3))
+    with pytest.raises(ValueError, match=r"^std: got 0 values; allowed: 1"):
+        FashionMnist(std=())
+
+
+def test_an_augmentation_that_does_not_fit_is_named_before_any_file_is_read():
+    with pytest.raises(
+        ValueError, match=r"^augmentation\.operations\.cutout\.fill: got 3 values; allowed: one for all"
+    ):
+        Mnist(augmentation=Composed({"cutout": Cutout(4, (0.1, 0.2, 0.3))}))
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the real files are not here")
+def test_the_real_fashion_mnist_has_the_stated_statistics():
+    mnist = FashionMnist(root=str(SHARED))
+    splits = mnist.load()
+    assert [len(splits.train), len(splits.validation), len(splits.test)] == [54_000, 6_000, 10_000]
+    values = torch.cat([splits.train.values, splits.validation.values]).double() / 255
+    assert float(values.mean()) == pytest.approx(mnist.mean[0], abs=5e-5)
+    assert float(values.std()) == pytest.approx(mnist.std[0], abs=5e-5)
 
 
 @pytest.mark.parametrize("name", ["MNIST", "FashionMNIST"])

@@ -11,6 +11,9 @@ from snnrobust.estimators.ensemble import Ensemble
 from snnrobust.estimators.surrogate import Surrogate, Trained
 from snnrobust.spiking.classifier import Normalize, SpikingClassifier
 from snnrobust.spiking.encoder import Direct, Encoder, Frames, Poisson
+from snnrobust.spiking.encoders.frequency import Frequency
+from snnrobust.spiking.encoders.latency import Latency
+from snnrobust.spiking.encoders.phase import Phase
 from snnrobust.spiking.fuse import fused
 from snnrobust.spiking.surrogate import atan
 from snnrobust.threat import Bounds, Linf
@@ -21,7 +24,7 @@ PGD = ProjectedGradient(Linf(6 / 255), steps=7, step_size=0.01, seed=5)
 ENCODED = Encoded(PGD)
 
 
-@pytest.fixture(params=[Direct, Poisson, Frames])
+@pytest.fixture(params=[Direct, Poisson, Frames, Latency, Phase, Frequency])
 def model(request, make_tiny) -> SpikingClassifier:
     return make_tiny(request.param(STEPS), channels=2 if request.param is Frames else 1)
 
@@ -38,6 +41,8 @@ def test_the_target_gives_the_logits_of_the_model_on_the_code(model):
     assert code.shape == (len(x), STEPS, *x.shape[-3:])
     assert not code.requires_grad
     assert not target.stochastic
+    if isinstance(model.encoder, Phase | Latency):
+        assert set(code.unique().tolist()) == {0.0, 1.0}
     if model.stochastic:
         assert set(code.unique().tolist()) == {0.0, 1.0}
         expected = model.backbone(code.transpose(0, 1)).mean(0)

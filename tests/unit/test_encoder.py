@@ -71,8 +71,8 @@ def test_frames_of_another_number_are_refused(shape):
         Frames(5)(torch.rand(shape))
 
 
-def test_only_poisson_is_a_stochastic_spike_code():
-    assert [(e.spiking, e.stochastic) for e in (Direct(1), Poisson(1), Frames(1))] == [
+def test_only_poisson_draws_and_it_sees_raw_inputs():
+    assert [(e.raw, e.stochastic) for e in (Direct(1), Poisson(1), Frames(1))] == [
         (False, False),
         (True, True),
         (False, False),

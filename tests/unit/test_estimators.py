@@ -214,7 +214,7 @@ def test_three_steps_of_one_neuron(name, kind, detach, dtype, atol):
 @pytest.mark.parametrize("threshold", [1.0, 0.3])
 def test_the_rate_rises_by_one(leak, gamma, threshold):
     """The slope over the current integrates to 1, whatever the leak, the threshold and the scale of the input."""
-    neurons: list[Neuron] = [IF(triangle(), threshold)]
+    neurons: list[IF | LIF] = [IF(triangle(), threshold)]
     if leak < 1:
         neurons = [LIF(triangle(), 1 / (1 - leak), threshold, decay_input) for decay_input in (False, True)]
     for neuron in neurons:

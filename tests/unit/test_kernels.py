@@ -1,21 +1,31 @@
 """Compiled kernels against the plain dynamics."""
 
 from itertools import product
+from typing import Literal
 
 import pytest
 import torch
 from torch import Tensor
 
 from snnrobust.spiking import kernels
-from snnrobust.spiking.dynamics import Dynamics
+from snnrobust.spiking.dynamics import IntegrateAndFire, ParametricLeak
 from snnrobust.spiking.machine import BLOCK
 from snnrobust.spiking.surrogate import Surrogate, atan, rectangle, sigmoid, straight_through, triangle
 
-DYNAMICS = [
-    Dynamics(threshold, tau, decay_input, detach)
+RESETS: list[Literal["hard", "soft"]] = ["hard", "soft"]
+DYNAMICS: list[kernels.Known] = [
+    IntegrateAndFire(threshold, tau, decay_input, detach)
     for (tau, decay_input), threshold, detach in product(
         [(None, False), (2.0, False), (2.0, True), (3.7, False), (3.7, True)], [1.0, 0.3], [False, True]
     )
+]
+DYNAMICS += [
+    IntegrateAndFire(0.3, tau, decay_input, detach, "soft")
+    for (tau, decay_input), detach in product([(None, False), (3.7, False), (3.7, True)], [False, True])
+]
+DYNAMICS += [
+    ParametricLeak(torch.tensor(0.27), 0.3, *flags, reset)
+    for flags, reset in product([(False, False), (True, True)], RESETS)
 ]
 SIZES = [1, 7, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK + 5]
 SURROGATES = [triangle(1.0), triangle(0.3), rectangle(0.5), straight_through(), atan(2.0), sigmoid(4.0)]
@@ -26,14 +36,16 @@ def draws(*shape: int, number: int = 0) -> Tensor:
     return 1.2 * torch.randn(*shape, generator=torch.Generator().manual_seed(number))
 
 
-def through_time(grad: Tensor, u: Tensor, dynamics: Dynamics, surrogate: Surrogate, summed: bool = False) -> Tensor:
+def through_time(
+    grad: Tensor, u: Tensor, dynamics: kernels.Known, surrogate: Surrogate, summed: bool = False
+) -> Tensor:
     """As `Trace.through_time` calls it."""
     inline = surrogate.name in kernels.INLINE
     slope = None if inline else surrogate.derivative(u - dynamics.threshold)
     return kernels.through_time(grad, u, dynamics, surrogate if inline else None, slope, summed)
 
 
-def expected_through_time(grad: Tensor, u: Tensor, dynamics: Dynamics, surrogate: Surrogate) -> Tensor:
+def expected_through_time(grad: Tensor, u: Tensor, dynamics: kernels.Known, surrogate: Surrogate) -> Tensor:
     """In double precision, from the float32 potentials."""
     q = (u - dynamics.threshold).double()
     return dynamics.through_time(grad.double(), u.double(), surrogate.derivative(q))
@@ -67,7 +79,7 @@ def test_the_backward_pass_is_the_same(dynamics, surrogate):
 
 @pytest.mark.parametrize("size", SIZES)
 def test_summed_over_time_is_the_sum_over_time(size):
-    dynamics, steps = Dynamics(1.0, 3.7, decay_input=True), 5
+    dynamics, steps = IntegrateAndFire(1.0, 3.7, decay_input=True), 5
     u, _ = kernels.fire(draws(1, 1, size), steps, dynamics)
     grad = draws(steps, 1, size, number=1)
     for surrogate in (triangle(), sigmoid()):
@@ -89,7 +101,7 @@ def layouts(x: Tensor) -> dict[str, Tensor]:
 
 
 def test_the_place_in_memory_does_not_matter():
-    dynamics, steps = Dynamics(1.0, 2.0), 4
+    dynamics, steps = IntegrateAndFire(1.0, 2.0), 4
     current, grad = draws(steps, 3, 5, 4, 2), draws(steps, 3, 5, 4, 2, number=1)
     expected, _ = kernels.fire(current, steps, dynamics)
     di = through_time(grad, expected, dynamics, sigmoid())
@@ -106,7 +118,7 @@ def test_the_place_in_memory_does_not_matter():
 
 
 def test_a_gradient_that_is_one_number_may_be_given_as_such():
-    dynamics = Dynamics(1.0, 2.0)
+    dynamics = IntegrateAndFire(1.0, 2.0)
     u, _ = kernels.fire(draws(4, 2, 9), 4, dynamics)
     found = through_time(torch.ones(()).expand(4, 2, 9), u, dynamics, triangle())
     assert torch.equal(found, through_time(torch.ones(4, 2, 9), u, dynamics, triangle()))
@@ -127,8 +139,9 @@ def test_half_precision_is_converted_and_nothing_else(dynamics):
 
 
 def test_the_kernels_are_for_the_processor_and_its_types():
-    assert kernels.fits(torch.zeros(2, 3))
-    assert kernels.fits(torch.zeros(2, 3, dtype=torch.bfloat16))
-    assert not kernels.fits(torch.zeros(2, 3, dtype=torch.float64))
-    assert not kernels.fits(torch.zeros(2, 0))
-    assert not kernels.fits(torch.zeros(2, 3, device="meta"))
+    dynamics = IntegrateAndFire(1.0)
+    assert kernels.fits(dynamics, torch.zeros(2, 3))
+    assert kernels.fits(dynamics, torch.zeros(2, 3, dtype=torch.bfloat16))
+    assert not kernels.fits(dynamics, torch.zeros(2, 3, dtype=torch.float64))
+    assert not kernels.fits(dynamics, torch.zeros(2, 0))
+    assert not kernels.fits(dynamics, torch.zeros(2, 3, device="meta"))

@@ -1,6 +1,8 @@
 """Neurons against SpikingJelly's, against numbers worked by hand, and against the written recursion."""
 
+from collections.abc import Callable
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from torch import Tensor, nn
 
 from snnrobust.estimators.surrogate import TRAINED
 from snnrobust.spiking.neuron import IF, LIF, Neuron
+from snnrobust.spiking.neurons.plif import PLIF
 from snnrobust.spiking.surrogate import atan, exponential, gaussian, rectangle, sigmoid, straight_through, triangle
 
 BOTH = (False, True)
@@ -42,26 +45,43 @@ def draws(shape: tuple[int, ...], dtype: torch.dtype = torch.float64) -> tuple[T
     return (2 * current).to(dtype), weight.to(dtype)
 
 
-def lifs(detach: bool, decay_input: bool, tau: float, surrogate: str) -> tuple[LIF, nn.Module]:
+REST = {"hard": 0.0, "soft": None}
+"""What SpikingJelly calls the resets."""
+
+
+def lifs(detach: bool, decay_input: bool, tau: float, reset: Any, surrogate: str) -> tuple[LIF, nn.Module]:
     """Ours and SpikingJelly's stateful one."""
     stateful = reference.LIFNode(
-        surrogate_function=SURROGATES[surrogate].spike, v_threshold=0.75, v_reset=0.0, step_mode="m",
+        surrogate_function=SURROGATES[surrogate].spike, v_threshold=0.75, v_reset=REST[reset], step_mode="m",
         tau=tau, decay_input=decay_input, detach_reset=detach,
     )  # fmt: skip
-    return LIF(SURROGATES[surrogate], tau, 0.75, decay_input, detach), stateful
+    return LIF(SURROGATES[surrogate], tau, 0.75, decay_input, detach, reset), stateful
 
 
-def ifs(detach: bool, surrogate: str) -> tuple[IF, nn.Module]:
-    spike = SURROGATES[surrogate].spike
+def plifs(detach: bool, decay_input: bool, tau: float, reset: Any, surrogate: str) -> tuple[PLIF, nn.Module]:
+    stateful = reference.ParametricLIFNode(
+        surrogate_function=SURROGATES[surrogate].spike, v_threshold=0.75, v_reset=REST[reset], step_mode="m",
+        init_tau=tau, decay_input=decay_input, detach_reset=detach,
+    )  # fmt: skip
+    return PLIF(SURROGATES[surrogate], tau, 0.75, decay_input, detach, reset), stateful
+
+
+def ifs(detach: bool, reset: Any, surrogate: str) -> tuple[IF, nn.Module]:
     stateful = reference.IFNode(
-        surrogate_function=spike, v_threshold=0.75, v_reset=0.0, detach_reset=detach, step_mode="m"
-    )
-    return IF(SURROGATES[surrogate], threshold=0.75, detach_reset=detach), stateful
+        surrogate_function=SURROGATES[surrogate].spike, v_threshold=0.75, v_reset=REST[reset], step_mode="m",
+        detach_reset=detach,
+    )  # fmt: skip
+    return IF(SURROGATES[surrogate], 0.75, detach, reset), stateful
 
 
-PAIRS = [
-    *((lifs, args) for args in product(BOTH, BOTH, (2.0, 3.7), SURROGATES)),
-    *((ifs, args) for args in product(BOTH, SURROGATES)),
+SOME = ("triangle", "sigmoid", "rectangle")
+"""A derivative that the kernels compute and SpikingJelly has; one that only it has; one that only they have."""
+PAIRS: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [
+    *((lifs, args) for args in product(BOTH, BOTH, (2.0, 3.7), ["hard"], SURROGATES)),
+    *((ifs, args) for args in product(BOTH, ["hard"], SURROGATES)),
+    *((lifs, args) for args in product(BOTH, BOTH, [3.7], ["soft"], SOME)),
+    *((ifs, args) for args in product(BOTH, ["soft"], SOME)),
+    *((plifs, args) for args in product(BOTH, BOTH, [3.7], REST, SOME)),
 ]
 every_pair = pytest.mark.parametrize(("pair", "args"), PAIRS, ids=[f"{f.__name__}-{args}" for f, args in PAIRS])
 
@@ -77,11 +97,24 @@ def test_neurons_equal_the_stateful_ones(pair, args):
     torch.testing.assert_close(gradient, expected_gradient, atol=1e-12, rtol=1e-12)
 
 
+@pytest.mark.parametrize("args", [*product(BOTH, BOTH, (1.3, 3.7), REST, SOME)], ids=str)
+def test_the_learned_time_constant_has_the_gradient_of_the_stateful_one(args):
+    found = []
+    for layer in plifs(*args):
+        current, weight = draws((7, 5, 3))
+        layer.double()
+        assert float(1 / layer.get_parameter("w").detach().sigmoid()) == pytest.approx(args[2])
+        (layer(current) * weight).sum().backward()
+        found.append(layer.get_parameter("w").grad)
+    assert found[0] != 0
+    torch.testing.assert_close(*found, rtol=1e-9, atol=0)
+
+
 @every_pair
 @pytest.mark.parametrize(("dtype", "atol"), [(torch.float32, 2e-5), (torch.float64, 1e-12)], ids=["float32", "float64"])
 def test_the_trained_gradient_is_that_of_the_operators(pair, args, dtype, atol):
     """Contiguous, channels-last, and equal at every step; the spikes bit for bit."""
-    neuron = pair(*args)[0]
+    neuron = pair(*args)[0].to(dtype)
     current, weight = draws((6, 2, 3, 4, 5), dtype)
     last = current.flatten(0, 1).to(memory_format=torch.channels_last).unflatten(0, (6, 2))
     for given in (current, last, current[:1], last[:1]):
@@ -117,6 +150,13 @@ def test_lif_with_decayed_input_on_nine_steps_by_hand():
 def test_if_on_nine_steps_by_hand():
     # u = 0.5 1.0* 0.5 1.25* 1.0* -0.5 0.0 1.25* 0.375
     assert spikes_of(IF(triangle()), CURRENT) == [0, 1, 0, 1, 1, 0, 0, 1, 0]
+
+
+def test_soft_reset_on_nine_steps_by_hand():
+    # u = 0.5 1.0* 0.5 1.25* 1.25* -0.25 0.25 1.5* 0.875, the threshold subtracted after a spike
+    assert spikes_of(IF(triangle(), reset="soft"), CURRENT) == [0, 1, 0, 1, 1, 0, 0, 1, 0]
+    # u = 0.5 0.75 0.875 1.1875* 1.09375* -0.453125 0.2734375 1.38671875* 0.568359375, half of it carried over
+    assert spikes_of(LIF(triangle(), reset="soft"), CURRENT) == [0, 0, 0, 1, 1, 0, 0, 1, 0]
 
 
 def recursion(current: list[float], weight: list[float], leak: float, detach: bool) -> list[float]:

@@ -16,15 +16,23 @@ from snnrobust.estimators.rate import BPTR, RateGradient
 from snnrobust.estimators.surrogate import TRAINED, Surrogate
 from snnrobust.spiking import kernels
 from snnrobust.spiking.classifier import Normalize, SpikingClassifier
-from snnrobust.spiking.dynamics import Dynamics
+from snnrobust.spiking.dynamics import IntegrateAndFire, ParametricLeak
 from snnrobust.spiking.encoder import Direct
 from snnrobust.spiking.fuse import fused
 from snnrobust.spiking.neuron import IF, LIF, Neuron
+from snnrobust.spiking.neurons.plif import PLIF
+from snnrobust.spiking.neurons.recurrent import Recurrent
 from snnrobust.spiking.pooled import Pooled
 from snnrobust.spiking.surrogate import sigmoid, triangle
 from snnrobust.threat import Bounds
 
-DYNAMICS = [Dynamics(0.7), Dynamics(1.0, 3.7, decay_input=True), Dynamics(0.3, 2.0, detach_reset=True)]
+DYNAMICS = [
+    IntegrateAndFire(0.7),
+    IntegrateAndFire(1.0, 3.7, decay_input=True),
+    IntegrateAndFire(0.3, 2.0, detach_reset=True),
+    IntegrateAndFire(0.3, 3.7, reset="soft"),
+    ParametricLeak(torch.tensor(0.27), 0.7, False, False, "hard"),
+]
 SHAPES = [(1, 1, 1, 2, 2), (4, 3, 5, 4, 6), (3, 2, 17, 8, 2)]
 every_case = pytest.mark.parametrize(
     ("dynamics", "shape", "dtype"), [*product(DYNAMICS, SHAPES, [torch.float32, torch.bfloat16])], ids=str
@@ -81,10 +89,13 @@ RULES: list[LayerEstimator] = [
 ]  # fmt: skip
 
 
+NEURONS = [LIF(triangle()), IF(triangle(), 0.7, reset="soft"), PLIF(triangle(), 3.0), Recurrent(triangle())]
+
+
 @pytest.mark.parametrize("estimator", RULES, ids=lambda estimator: type(estimator).__name__)
 @pytest.mark.parametrize("sides", [(6, 4), (5, 4), (4, 7)], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("neuron", [LIF(triangle()), IF(triangle(), 0.7)], ids=["lif", "if"])
+@pytest.mark.parametrize("neuron", NEURONS, ids=str)
 def test_every_rule_differentiates_the_joined_layers_as_one_after_the_other(estimator, sides, dtype, neuron):
     """Also where the kernel does not apply: odd sides, double precision."""
     pooling = layer.AvgPool2d(2, step_mode="m")

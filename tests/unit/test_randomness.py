@@ -6,7 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from snnrobust.randomness import fresh, generator, isolated, key, normal, per_sample, seed_all, uniform
+from snnrobust.randomness import (
+    fresh,
+    generator,
+    hashed_integers,
+    hashed_uniform,
+    isolated,
+    key,
+    normal,
+    per_sample,
+    seed_all,
+    uniform,
+)
 
 
 def draws() -> tuple[float, float, float]:
@@ -115,3 +126,67 @@ def test_isolated_draws_depend_on_the_words_alone():
             found.append(draws())
     assert found[0] == found[1]
     assert all(a != b for a, b in zip(found[0], found[2], strict=True))
+
+
+def reference_hash(index: int, draw: int, *parts: object) -> float:
+    """SplitMix64 in Python's integers, which do not wrap around by themselves."""
+
+    def mixed(state: int) -> int:
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) % 2**64
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) % 2**64
+        return state ^ (state >> 31)
+
+    golden = 0x9E3779B97F4A7C15
+    own = mixed((key(*parts) + (index + 1) * golden) % 2**64)
+    return (mixed((own + (draw + 1) * golden) % 2**64) >> 40) / 2**24
+
+
+def test_the_hash_is_splitmix64():
+    index = torch.tensor([0, 1, 2, 49_999, 2**40])
+    found = hashed_uniform(index, 3, "augmentation", 0)
+    assert found.dtype == torch.float32
+    assert found.tolist() == [[reference_hash(i, k, "augmentation", 0) for k in range(3)] for i in index.tolist()]
+
+
+def test_the_reference_hash_is_the_published_one():
+    """The first number of the authors' generator from the seed 0."""
+    golden = 0x9E3779B97F4A7C15
+    state = (golden ^ (golden >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+    state = (state ^ (state >> 27)) * 0x94D049BB133111EB % 2**64
+    assert state ^ (state >> 31) == 0xE220A8397B1DCDAF
+
+
+def test_a_hash_belongs_to_the_sample_and_to_the_words():
+    index = torch.tensor([4, 9, 2])
+    whole = hashed_uniform(index, 4, "crop", 0)
+    assert torch.equal(hashed_uniform(index[2:], 4, "crop", 0)[0], whole[2])
+    assert torch.equal(hashed_uniform(index, 2, "crop", 0), whole[:, :2])
+    assert len(whole.unique()) == 12
+    assert not torch.isin(hashed_uniform(index, 4, "crop", 1), whole).any()
+    assert hashed_uniform(index[:0], 4, "crop").shape == (0, 4)
+
+
+def test_hashes_are_uniform_and_independent():
+    """Chi-square over 64 cells, of each draw, of pairs of draws, of neighbours and of epochs; 5 sigma of 64 cells."""
+    number = 64_000
+    index = torch.arange(number)
+    first, second = hashed_uniform(index, 2, "moments", 1).T
+    other = hashed_uniform(index, 1, "moments", 2)[:, 0]
+    pairs = {"draws": (first, second), "samples": (first[:-1], first[1:]), "streams": (first, other)}
+    cells = {"one": (64 * first).long(), "two": (64 * second).long()}
+    cells |= {name: 8 * (8 * a).long() + (8 * b).long() for name, (a, b) in pairs.items()}
+    for name, cell in cells.items():
+        counts = cell.bincount(minlength=64).double()
+        chi = float(((counts - counts.mean()) ** 2 / counts.mean()).sum())
+        assert abs(chi - 63) < 5 * np.sqrt(2 * 63), name
+    assert first.min() >= 0
+    assert first.max() < 1
+
+
+def test_hashed_integers_take_every_value_in_turn():
+    found = hashed_integers(torch.arange(9_000), (9, 1, 300), "places")
+    counts = found[:, 0].bincount(minlength=9)
+    assert len(counts) == 9
+    assert int((counts - 1000).abs().max()) < 5 * np.sqrt(1000)
+    assert not found[:, 1].any()
+    assert [int(found[:, 2].min()), int(found[:, 2].max())] == [0, 299]

@@ -11,6 +11,7 @@ from snnrobust.spiking.surrogate import (
     atan,
     exponential,
     gaussian,
+    linear,
     rectangle,
     sigmoid,
     straight_through,
@@ -21,6 +22,7 @@ SHAPES: dict[str, tuple[Callable[..., Surrogate], Callable[..., float]]] = {
     "triangle": (triangle, lambda q, w: max(0.0, w - abs(q)) / w**2),
     "sigmoid": (sigmoid, lambda q, s: s * math.exp(-s * q) / (1 + math.exp(-s * q)) ** 2),
     "atan": (atan, lambda q, a: (a / 2) / (1 + (math.pi * a * q / 2) ** 2)),
+    "linear": (linear, lambda q, h, w: h * max(0.0, 1 - abs(q) / w)),
     "exponential": (exponential, lambda q, h, d: h * math.exp(-d * abs(q))),
     "rectangle": (rectangle, lambda q, w: (abs(q) < w / 2) / w),
     "gaussian": (gaussian, lambda q, a: a / math.sqrt(2 * math.pi) * math.exp(-((a * q) ** 2) / 2)),
@@ -29,6 +31,7 @@ SHAPES: dict[str, tuple[Callable[..., Surrogate], Callable[..., float]]] = {
 CASES = [
     *((name, (p,)) for name in ("triangle", "sigmoid", "atan", "rectangle", "gaussian") for p in (0.25, 1.0, 2.0, 4.0)),
     *(("exponential", (height, decay)) for height in (0.3, 1.0) for decay in (0.5, 1.0, 2.0)),
+    *(("linear", (height, width)) for height in (0.3, 1.0) for width in (0.5, 1.0)),
     ("straight_through", ()),
 ]
 every_case = pytest.mark.parametrize(("name", "parameters"), CASES)
@@ -57,7 +60,11 @@ def test_it_integrates_to_what_its_definition_says(name, parameters):
     # The substitution q = sinh(p) reaches far into the tails of atan. Rectangles have their edges on no grid point.
     p = torch.linspace(-16.0001, 16, 800_001, dtype=torch.float64)
     area = torch.trapezoid(SHAPES[name][0](*parameters).derivative(p.sinh()) * p.cosh(), p)
-    expected = 2 * parameters[0] / parameters[1] if name == "exponential" else 1.0
+    integrals = {
+        "exponential": lambda height, decay: 2 * height / decay,
+        "linear": lambda height, width: height * width,
+    }
+    expected = integrals[name](*parameters) if name in integrals else 1.0
     assert float(area) == pytest.approx(expected, abs=1e-4)
 
 

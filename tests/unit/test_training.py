@@ -1,6 +1,7 @@
 """The training loop."""
 
 import copy
+import dataclasses
 import math
 from typing import Any, cast
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from snnrobust.data.augmentation import NONE, Augmentation
 from snnrobust.data.dataset import Split, Splits
 from snnrobust.data.digits import Digits
 from snnrobust.estimators.surrogate import TRAINED
@@ -185,6 +187,60 @@ def test_every_sample_is_seen_once_per_epoch_in_a_new_order(make_tiny):
     assert sorted(orders[0]) == sorted(orders[1]) == list(range(40))
     assert orders[0] != orders[1]
     assert all(watching.modes)
+
+
+class Noted(Augmentation):
+    """Keeps what it is asked for, and shows the network dark inputs."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[list[int], tuple[object, ...]]] = []
+
+    def __call__(self, x: Tensor, index: Tensor, *stream: object) -> Tensor:
+        self.calls.append((index.tolist(), stream))
+        return torch.zeros_like(x)
+
+
+def test_training_batches_are_augmented_before_the_defence_and_no_others(make_tiny):
+    class Dark(NoDefence):
+        def __call__(self, model: Any, x: Tensor, y: Tensor, index: Tensor) -> Tensor:
+            assert not x.any()
+            return x
+
+    noted, clean = Noted(), data(40)
+    run = dataclasses.replace(trainer(defence=Dark(), epochs=2, seed=7), augmentation=noted)
+    model = make_tiny()
+    _, epochs = train(run, model, clean)
+    assert [stream for _, stream in noted.calls] == [("augmentation", 7, epoch) for epoch in (1, 1, 1, 2, 2, 2)]
+    assert sorted(i for index, _ in noted.calls[:3] for i in index) == list(range(40))
+    assert clean.values.any()
+    assert epochs[-1].validation == run.score(model, data(16, 1))
+    assert len(noted.calls) == 6
+
+
+def test_the_augmentation_of_the_dataset_is_the_one_of_the_training(make_tiny):
+    @dataclasses.dataclass(frozen=True)
+    class Augmented(Digits):
+        augmentation: Augmentation = NONE
+
+    noted = Noted()
+    dataset = Augmented(augmentation=noted)
+    settings = TrainingSettings(epochs=1, batch_size=16)
+    parts: Any = {name: None for name in ("model", "threat", "estimator", "evaluation")}
+    experiment = Experiment(
+        dataset=dataset,
+        encoder=Direct(2),
+        neuron=lambda: LIF(triangle()),
+        regularizer=NoRegularizer(),
+        defence=NoDefence(),
+        training=settings,
+        attacks={},
+        headline={},
+        seed=0,
+        device=torch.device("cpu"),
+        **parts,
+    )
+    experiment.train(make_tiny(), Splits(data(), data(16, 1), data(16, 2)), lambda _epoch: None)
+    assert len(noted.calls) == 3
 
 
 @pytest.mark.parametrize(("number", "sizes"), [(33, [16, 16]), (34, [16, 16, 2]), (32, [16, 16]), (1, [1])])

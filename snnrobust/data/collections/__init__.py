@@ -1,0 +1,1 @@
+"""Where the recordings of a dataset lie, of which class each is, and which part it belongs to."""

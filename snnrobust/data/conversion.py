@@ -1,0 +1,313 @@
+"""Recordings are converted to frames once, into a cache that is opened memory-mapped.
+
+`<parent>/<key>/frames.npy` is an array `[N, T, 2, H, W]` of uint8; the key is a hash of the settings that the frames
+depend on and of every recording's name, size and time of change: whatever changes, old frames are not served.
+While it is made, the folder is called `<key>.unfinished`; `done.jsonl` in it lists the chunks that are finished, each
+with its SHA-256, so that an interrupted conversion continues where it was, even after a kill. One process at a time
+works in a folder; others wait for it. The finished folder's `settings.json` holds the settings and the digests. Reading
+gigabytes at every start would be slow: the digests are compared only where the file's size or time of change is
+another one than when it was written (after a copy, or a damage).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from snnrobust.data.cache import MANIFEST, key, writing
+from snnrobust.data.chunks import Chunk, Process, ProcessError, Target, convert, stored
+from snnrobust.data.dataset import DataError
+from snnrobust.data.frames import Framing
+from snnrobust.data.recordings import RecordingError, Take
+from snnrobust.files import write_json
+
+Frames = NDArray[np.uint8]
+
+# Part of the key: to be raised with every change of the readers or of the framing that changes frames.
+FORMAT = 1
+CHUNK = 64
+"""Recordings that are converted between two entries in the list of what is finished."""
+SHARE = 2
+"""Chunks that a further process must have to do to be worth its start."""
+FRAMES, DONE = "frames.npy", "done.jsonl"
+SETTING = "dataset.cache"
+
+log = logging.getLogger(__name__)
+
+
+def split_digest(takes: Sequence[Take], root: Path) -> str:
+    """SHA-256 of the names, labels and times of recordings, in order; the same wherever the folder `root` lies."""
+    entries = ((t.path.relative_to(root).as_posix(), t.label, t.start_us, t.stop_us) for t in takes)
+    return hashlib.sha256("".join(json.dumps(entry) + "\n" for entry in entries).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """Frames of some recordings.
+
+    Args:
+        name: of the data, for the progress bar.
+        root: folder of the recordings, which has no part in the key.
+        takes: the recordings in order.
+        framing: how they become frames.
+        parent: folder of the cache; made if absent.
+        workers: number of processes; None for one per processor. They are started where there is enough to do.
+    """
+
+    name: str
+    root: Path
+    takes: Sequence[Take]
+    framing: Framing
+    parent: Path
+    workers: int | None = None
+
+    def __call__(self) -> Frames:
+        """The frames `[N, T, 2, H, W]`, memory-mapped; writing to them leaves the file as it is.
+
+        Raises:
+            DataError: if a recording cannot be used, or the cache cannot be written. What is finished is kept.
+        """
+        settings = self._settings()
+        folder = self.parent / key(settings)
+        frames = _opened(folder, settings)
+        if frames is None:
+            with writing(self.parent, SETTING):
+                self._make(folder, settings)
+                frames = _opened(folder, settings)
+        if frames is None:
+            raise DataError(f"{folder} was changed while it was made: run again")
+        return frames
+
+    def _settings(self) -> dict[str, Any]:
+        """All that the frames depend on; the recordings as a digest."""
+        digest = hashlib.sha256()
+        for path in dict.fromkeys(take.path for take in self.takes):
+            try:
+                fact = path.stat()
+            except OSError as error:
+                raise DataError(f"cannot read {path}: {error.strerror}") from error
+            digest.update(f"{fact.st_size} {fact.st_mtime_ns}\n".encode())
+        return {
+            "format": FORMAT,
+            "framing": json.loads(json.dumps(asdict(self.framing))),
+            "recordings": len(self.takes),
+            "split": split_digest(self.takes, self.root),
+            "files": digest.hexdigest(),
+        }
+
+    def _make(self, folder: Path, settings: Mapping[str, Any]) -> None:
+        unfinished = folder.with_name(f"{folder.name}.unfinished")
+        with _alone(unfinished):
+            if _opened(folder, settings) is not None:
+                # Another process has made it while this one waited.
+                shutil.rmtree(unfinished)
+                return
+            target = self._target(unfinished / FRAMES)
+            digests = _finished(unfinished / DONE, target, len(self.takes))
+            try:
+                self._convert(target, unfinished / DONE, digests)
+            except ProcessError as error:
+                raise DataError(str(error)) from error
+            except RecordingError as error:
+                # Once the recording is another one, so is the key: what is finished would never be used.
+                shutil.rmtree(unfinished)
+                raise DataError(str(error)) from error
+            _synchronised(target.file)
+            manifest = {"settings": settings, "sha256": [digests[first] for first in sorted(digests)]}
+            write_json(unfinished / MANIFEST, manifest | {"stamp": _stamp(target.file)})
+            # A damaged one may be in its place.
+            shutil.rmtree(folder, ignore_errors=True)
+            unfinished.rename(folder)
+
+    def _target(self, file: Path) -> Target:
+        """The file with its header, in its full length."""
+        shape = (len(self.takes), *self.framing.shape)
+        offset = _header_size(shape)
+        size = offset + int(np.prod(shape))
+        if not file.exists() or file.stat().st_size != size:
+            free = shutil.disk_usage(file.parent).free
+            if free < size:
+                raise DataError(
+                    f"cannot write the cache {self.parent}: {size / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are "
+                    f"free ({SETTING})"
+                )
+            with file.open("wb") as content:
+                np.lib.format.write_array_header_1_0(content, _header(shape))
+                content.truncate(size)
+        return Target(file, offset, self.framing)
+
+    def _convert(self, target: Target, done: Path, digests: dict[int, str]) -> None:
+        """Converts what is not among the `digests` yet, and adds to them."""
+        chunks = [Chunk(i, self.takes[i : i + CHUNK]) for i in range(0, len(self.takes), CHUNK)]
+        missing = [chunk for chunk in chunks if chunk.first not in digests]
+        workers = min(self.workers or _processors(), len(missing) // SHARE)
+        with (
+            done.open("a") as finished,
+            _progress(self.name, len(self.takes)) as advance,
+            closing(_converted(target, missing, workers)) as results,
+        ):
+            advance(sum(len(chunk.takes) for chunk in chunks if chunk.first in digests))
+            for chunk, digest in results:
+                digests[chunk.first] = digest
+                finished.write(json.dumps([chunk.first, digest]) + "\n")
+                finished.flush()
+                advance(len(chunk.takes))
+
+
+def _converted(target: Target, chunks: Sequence[Chunk], workers: int) -> Generator[tuple[Chunk, str]]:
+    """Chunks with their digests, in the order in which they are finished."""
+    if workers <= 1:
+        yield from ((chunk, convert(target, chunk)) for chunk in chunks)
+        return
+    with ExitStack() as stack:
+        free: SimpleQueue[Process] = SimpleQueue()
+        for _ in range(workers):
+            free.put(stack.enter_context(Process(target)))
+
+        def work(chunk: Chunk) -> tuple[Chunk, str]:
+            process = free.get()
+            try:
+                return chunk, process.convert(chunk)
+            finally:
+                free.put(process)
+
+        pool = stack.enter_context(ThreadPoolExecutor(workers))
+        stack.callback(pool.shutdown, cancel_futures=True)
+        for future in as_completed([pool.submit(work, chunk) for chunk in chunks]):
+            yield future.result()
+
+
+def _processors() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def _opened(folder: Path, settings: Mapping[str, Any]) -> Frames | None:
+    """The frames in a finished folder; None if it is absent or damaged."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        # Copy-on-write, because torch wants writable memory; the file stays as it is.
+        frames: Frames = np.load(folder / FRAMES, mmap_mode="c")
+        if manifest["settings"] == settings and _untouched(folder, manifest, frames):
+            return frames
+        reason = "the files are not those that were written"
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+        reason = str(error)
+    log.warning("the cache %s cannot be used and is made anew: %s", folder, reason)
+    return None
+
+
+def _untouched(folder: Path, manifest: dict[str, Any], frames: Frames) -> bool:
+    """Whether the file is the one that was written; a good copy is remembered as such."""
+    file = folder / FRAMES
+    stamp = _stamp(file)
+    if manifest["stamp"] == stamp:
+        return True
+    parts = [frames[i : i + CHUNK] for i in range(0, len(frames), CHUNK)]
+    if [hashlib.sha256(np.ascontiguousarray(part)).hexdigest() for part in parts] != manifest["sha256"]:
+        return False
+    if os.access(folder, os.W_OK):
+        write_json(folder / MANIFEST, manifest | {"stamp": stamp})
+    return True
+
+
+def _stamp(file: Path) -> list[int]:
+    fact = file.stat()
+    return [fact.st_size, fact.st_mtime_ns]
+
+
+def _finished(done: Path, target: Target, number: int) -> dict[int, str]:
+    """The digests of the chunks that an interrupted conversion has finished, by their first recording."""
+    digests = {}
+    for line in done.read_text().splitlines() if done.exists() else ():
+        try:
+            first, digest = json.loads(line)
+        except ValueError:
+            # The line that was being written.
+            continue
+        if first % CHUNK == 0 and first < number and stored(target, first, min(CHUNK, number - first)) == digest:
+            digests[first] = digest
+    return digests
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """A folder, made if absent, in which no other process works meanwhile.
+
+    The lock is on the folder itself and ends with the process. Where the file system has no locks, two processes
+    write the same frames to the same places.
+    """
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            _lock(descriptor, folder)
+            # The one that had the lock may have renamed the folder: then this is the lock of another place.
+            if folder.exists() and os.path.samestat(os.fstat(descriptor), folder.stat()):
+                yield
+                return
+        finally:
+            os.close(descriptor)
+
+
+def _lock(descriptor: int, folder: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        log.info("another process converts the same recordings in %s: waiting for it", folder)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    except OSError as error:
+        log.info("%s cannot be locked: %s", folder, error)
+
+
+def _header(shape: tuple[int, ...]) -> dict[str, Any]:
+    return {"descr": np.lib.format.dtype_to_descr(np.dtype(np.uint8)), "fortran_order": False, "shape": shape}
+
+
+def _header_size(shape: tuple[int, ...]) -> int:
+    from io import BytesIO
+
+    content = BytesIO()
+    np.lib.format.write_array_header_1_0(content, _header(shape))
+    return content.tell()
+
+
+def _synchronised(file: Path) -> None:
+    with file.open("rb") as content:
+        os.fsync(content.fileno())
+
+
+@contextmanager
+def _progress(name: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Shows recordings converted so far, on a terminal as a bar, elsewhere as lines of the log."""
+    if not sys.stderr.isatty():
+        start = time.perf_counter()
+        log.info("converting %d recordings of %s", total, name)
+        yield lambda _: None
+        log.info("converted %d recordings of %s in %.1f s", total, name, time.perf_counter() - start)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("converting {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(name, total=total)
+        yield lambda number: bar.advance(task, number)

@@ -1,0 +1,1 @@
+"""Weights that the code of papers saved, as runs of this package."""

@@ -1,0 +1,177 @@
+"""From a file of published weights to a run directory that `snnrobust evaluate` attacks."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from torch import Tensor
+
+from snnrobust import environment
+from snnrobust.building import build, instantiate
+from snnrobust.check import TRUSTED
+from snnrobust.config import Composed, compose
+from snnrobust.importing.base import Format, Parts, Recognised, channels_of, classes_of
+from snnrobust.importing.grad_obf_snn import GradObfSnn
+from snnrobust.importing.gradient_reg_defense import GradientRegDefense
+from snnrobust.importing.robust_snn_conversion import RobustSnnConversion
+from snnrobust.importing.weights import read
+from snnrobust.job import CHECKPOINT, CONFIG, Job
+from snnrobust.overrides import parse, replayed, touched
+from snnrobust.record import plain
+from snnrobust.schema import ConfigError
+from snnrobust.training.checkpoint import Checkpoint, CheckpointError
+
+FORMATS: Mapping[str, Format] = {f.name: f for f in (GradientRegDefense(), GradObfSnn(), RobustSnnConversion())}
+DATASETS = {(3, 10): "cifar10", (3, 100): "cifar100", (3, 200): "tiny_imagenet"}
+"""The datasets of the papers, by channels and classes."""
+BACKBONE, OURS = "backbone.", "normalize."
+"""Tensors of the network, and those that come from the dataset."""
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A run directory, what it holds, and whether it was there already."""
+
+    home: Path
+    model: str
+    dataset: str
+    parameters: int
+    found: bool
+
+
+def import_weights(name: str, file: Path, overrides: Sequence[str]) -> Imported:
+    """Makes a run of the weights in a file; the same file and overrides give the same directory.
+
+    Args:
+        name: of the format.
+        file: as the authors' code saved it.
+        overrides: of the config, for what neither the weights nor the paper decide, or the user knows better.
+
+    Raises:
+        ConfigError: in one line, if the file cannot be used, does not fit the network, or more has to be said.
+        OSError: if the directory cannot be written.
+    """
+    if name not in FORMATS:
+        raise ConfigError(f"format: got {name!r}; allowed: {', '.join(FORMATS)}")
+    for override in touched(overrides, ("training", "regularizer", "defence", "experiment"), free=()):
+        raise ConfigError(f"{override}: of no meaning for weights that were trained elsewhere")
+    state = read(file)
+    try:
+        composed, used, recognised = _described(FORMATS[name], file, state, overrides)
+    except ValueError as error:
+        raise ConfigError(f"{file}: not weights of {name} ({error})") from error
+    experiment, _ = build(composed.config)
+    try:
+        model = experiment.classifier().cpu()
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    own = {key: tensor for key, tensor in model.state_dict().items() if not key.startswith(OURS)}
+    model.load_state_dict(_placed(file, state, own, recognised.parts), strict=False)
+    job = Job(composed.config, composed.choices, tuple(used), "evaluate")
+    provenance = {
+        "imported": {"format": name, "file": file.name, "sha256": composed.config["training"]["sha256"]},
+        "versions": environment.versions(),
+        "git": environment.commit(),
+    }
+    state = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    found = _write(job, Checkpoint(job.training, 0, {}, {}, provenance, state))
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return Imported(job.home, composed.choices["model"], composed.choices["dataset"], parameters, found)
+
+
+def _described(
+    made: Format, file: Path, state: Mapping[str, Tensor], overrides: Sequence[str]
+) -> tuple[Composed, list[str], Recognised]:
+    """The config of the network, and the overrides that it follows from."""
+    given = {o.key_or_group: o.get_value_string() for o in parse(overrides)}
+    dataset = given.get("dataset") or DATASETS.get((channels_of(state), classes_of(state)))
+    if dataset is None:
+        raise ValueError(f"dataset: {channels_of(state)} channels and {classes_of(state)} classes; give dataset=CHOICE")
+    of_data = [line for key, line in zip(given, overrides, strict=True) if key.startswith(("dataset.", "encoder"))]
+    source = instantiate("dataset", compose("config", [f"dataset={dataset}", *of_data], TRUSTED).config["dataset"])
+    if source.classes != classes_of(state):
+        raise ValueError(f"dataset: {dataset} has {source.classes} classes; the weights tell {classes_of(state)}")
+    recognised = made.recognise(state, source.shape[-1])
+    given |= {"dataset": dataset, "model": _one("model", recognised.models, given)}
+    for key, allowed in made.asks(state, given).items():
+        _one(key, allowed, given)
+    with file.open("rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    told = [
+        *(f"dataset={dataset}", f"model={given['model']}", *recognised.settings, *made.defaults(state, given)),
+        *("regularizer=none", "training=imported", f"training.format={made.name}", f"training.sha256='{digest}'"),
+    ]
+    used = replayed(told, overrides)
+    return compose("config", used, TRUSTED), used, recognised
+
+
+def _one(key: str, allowed: Sequence[str], given: Mapping[str, str]) -> str:
+    """The user's choice, or the only one there is."""
+    if key in given and given[key] not in allowed:
+        raise ConfigError(f"{key}: got {given[key]}; allowed by the weights: {', '.join(allowed)}")
+    if key not in given and len(allowed) > 1:
+        choices = " or ".join(f"{key}={value}" for value in allowed)
+        raise ConfigError(f"{key}: the weights do not tell; give {choices}")
+    return given.get(key, allowed[0])
+
+
+def _placed(file: Path, state: Mapping[str, Tensor], own: Mapping[str, Tensor], parts: Parts) -> dict[str, Tensor]:
+    """The weights under our names: all of ours, and nothing else.
+
+    Raises:
+        ConfigError: if a tensor is left over, missing, or of another shape.
+    """
+    placed: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        here = f"{BACKBONE}{renamed(name, parts)}"
+        if here not in own or here in placed:
+            raise ConfigError(f"{file}: {name} is left over: the network has no place for it")
+        if tensor.shape != own[here].shape:
+            shapes = " instead of ".join(str([*t.shape]) for t in (tensor, own[here]))
+            raise ConfigError(f"{file}: {name} is {shapes}")
+        placed[here] = tensor
+    for here in own:
+        if here not in placed:
+            there = renamed(here.removeprefix(BACKBONE), [(here, there) for there, here in parts])
+            raise ConfigError(f"{file}: {there or here} is missing: the network needs it")
+    return placed
+
+
+def renamed(name: str, parts: Parts) -> str | None:
+    """The name of a tensor here; None if it belongs to none of the parts."""
+    for there, here in parts:
+        if name == there or name.startswith(f"{there}."):
+            return here + name.removeprefix(there)
+    return None
+
+
+def _write(job: Job, checkpoint: Checkpoint) -> bool:
+    """Writes the run unless it is there; everything is on the disk before anything gets its name, weights last."""
+    if _is_there(job.home / CHECKPOINT, job.training):
+        return True
+    runs = Path(job.config["runs"])
+    runs.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=runs, prefix=".import-") as folder:
+        staged = Path(folder)
+        files: dict[str, Any] = {CONFIG: plain(job.config), "overrides.yaml": [*job.overrides]}
+        for name, content in files.items():
+            (staged / name).write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+        checkpoint.save(staged / CHECKPOINT)
+        job.home.mkdir(exist_ok=True)
+        for name in (*files, CHECKPOINT):
+            os.replace(staged / name, job.home / name)
+    return False
+
+
+def _is_there(path: Path, signature: str) -> bool:
+    try:
+        return path.exists() and Checkpoint.load(path).signature == signature
+    except CheckpointError:  # damaged: written anew
+        return False

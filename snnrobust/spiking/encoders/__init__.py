@@ -1,0 +1,1 @@
+"""Codes that turn a pixel's value into times, bit planes or frequencies."""

@@ -1,0 +1,1 @@
+"""Further neurons, one idea each."""
