@@ -15,6 +15,7 @@ from snnrobust.models.convnet import ConvNet
 from snnrobust.models.vgg import VGG
 from snnrobust.randomness import isolated
 from snnrobust.spiking.classifier import Normalize, SpikingClassifier
+from snnrobust.spiking.dynamics import IntegrateAndFire
 from snnrobust.spiking.encoder import Direct
 from snnrobust.spiking.neuron import LIF, Neuron
 from snnrobust.spiking.surrogate import triangle
@@ -84,7 +85,9 @@ def spikingjelly(model: SpikingClassifier, spike: nn.Module | None = None) -> St
 
     def node(own: Neuron) -> nn.Module:
         its = own.dynamics
-        assert its.tau is not None
+        assert isinstance(its, IntegrateAndFire)
+        assert isinstance(its.threshold, float)
+        assert isinstance(its.tau, float)
         return neuron.LIFNode(
             its.tau, its.decay_input, its.threshold, 0.0, spike or surrogate.PiecewiseQuadratic(), its.detach_reset, "m"
         )

@@ -31,9 +31,10 @@ from snnrobust.threat import Linf
 SEEDS = (0, 1, 2)
 TRAINED = (
     "dataset=cifar10_sprites", "dataset.train_limit=6000", "dataset.test_limit=300", "dataset/augmentation=flip",
-    "model=sew_resnet18", "model.width=16", "model.stem_width=16", "model.pool=max,avg", "encoder=phase", "encoder.steps=10",
-    "neuron=if", "neuron.detach_reset=true", "neuron/surrogate=atan", "regularizer=none", "training=adam",
-    "training.epochs=12", "training.lr=0.002", "training.batch_size=64", "threat.eps=6/255", "suite=trail",
+    "dataset.validation=0.02", "model=sew_resnet18", "model.width=16", "model.stem_width=16", "model.pool=max,avg",
+    "encoder=phase", "encoder.steps=10", "neuron=if", "neuron.detach_reset=true", "neuron/surrogate=atan",
+    "regularizer=none", "training=adam", "training.epochs=12", "training.lr=0.002", "training.batch_size=64",
+    "threat.eps=6/255", "suite=trail",
     f"seed={','.join(map(str, SEEDS))}", "device=cpu", "tracker=none",
 )  # fmt: skip
 STRONGER = ("suite=reliable", "threat.eps=6/255")
@@ -130,8 +131,8 @@ def page(found: Sequence[Network]) -> str:
         [
             "# Max against average pooling in the stem of SEW-ResNet",
             "",
-            f"`python -m benchmarks.pooling`, commit {state}, {environment.hardware('cpu', 1)['cpu']}, one thread, torch "
-            f"{torch.__version__}; a narrow SEW-ResNet-18 with the ImageNet stem, on a part of CIFAR-10, trained by",
+            f"`python -m benchmarks.pooling`, commit {state}, {environment.hardware('cpu', 1)['cpu']}, one thread, "
+            f"torch {torch.__version__}; a narrow SEW-ResNet-18, ImageNet stem, on a part of CIFAR-10, trained by",
             "",
             "```",
             f"snnrobust train -m {' '.join(TRAINED)}",

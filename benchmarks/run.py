@@ -1,4 +1,4 @@
-"""Times training steps, attack steps and a whole protocol, side by side; writes docs/benchmarks.md.
+"""Times training and attack steps, a whole protocol and the delivery of data; writes docs/benchmarks.md.
 
 Run with: make bench
 """
@@ -11,6 +11,8 @@ from pathlib import Path
 import torch
 
 from benchmarks import protocol
+from benchmarks.events import conversions
+from benchmarks.images import delivery
 from benchmarks.memory import peak
 from benchmarks.networks import CASES, STEPS
 from benchmarks.pairs import Timing, measure
@@ -115,6 +117,10 @@ def main() -> None:
         "about half survive, then twice that. PGD starts at the input on both sides, so that they compute the same.",
         "",
         *whole(),
+        "## Data",
+        "",
+        *delivery(),
+        *conversions(),
     ]
     Path("docs/benchmarks.md").write_text("\n".join(lines))
     print("\n".join(lines))

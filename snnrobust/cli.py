@@ -155,7 +155,8 @@ def _refuse_training_keys(overrides: list[str]) -> None:
     from snnrobust.identity import TRAINING_KEYS
     from snnrobust.overrides import touched
 
-    for override in touched(overrides, (*TRAINING_KEYS, "experiment"), free=("dataset.root", "dataset.download")):
+    places = ("dataset.root", "dataset.download", "dataset.cache", "dataset.workers")
+    for override in touched(overrides, (*TRAINING_KEYS, "experiment"), free=places):
         raise ConfigError(f"{override}: evaluate cannot change this, it is part of the run; use train")
 
 

@@ -30,13 +30,16 @@ MANIFEST = "settings.json"
 log = logging.getLogger(__name__)
 
 
-def cached(parent: Path, settings: Mapping[str, object], build: Callable[[], Arrays]) -> Arrays:
+def cached(
+    parent: Path, settings: Mapping[str, object], build: Callable[[], Arrays], setting: str = "dataset.root"
+) -> Arrays:
     """The arrays of `build()`, from the cache where they are in it.
 
     Args:
         parent: folder of this kind of arrays; made if absent.
         settings: everything that the arrays depend on, as plain JSON values.
         build: makes the arrays; its names become file names.
+        setting: which says where `parent` is, for messages.
 
     Raises:
         DataError: if the folder cannot be written; nothing half-written stays behind.
@@ -48,10 +51,10 @@ def cached(parent: Path, settings: Mapping[str, object], build: Callable[[], Arr
     unfinished = _beside(folder)
     try:
         # Before the work, so that a folder that cannot be written is reported at once.
-        with writing(parent):
+        with writing(parent, setting):
             unfinished.mkdir(parents=True)
         arrays = build()
-        with writing(parent):
+        with writing(parent, setting):
             _write(unfinished, settings, arrays)
             _publish(unfinished, folder)
     finally:
@@ -117,7 +120,7 @@ def _beside(folder: Path) -> Path:
 
 
 @contextmanager
-def writing(parent: Path, setting: str = "dataset.root") -> Iterator[None]:
+def writing(parent: Path, setting: str) -> Iterator[None]:
     """Turns an `OSError` of its body into a `DataError`: the cache cannot be written.
 
     Args:

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 
 import numpy as np
+from numpy.typing import NDArray
 
 from snnrobust.data.frames import Framing
 from snnrobust.data.recordings import RecordingError, Sensor, Take, read
@@ -53,13 +54,12 @@ def convert(target: Target, chunk: Chunk) -> str:
         RecordingError: see `recordings.read`; also where frames of equal numbers of events would have none.
         OSError: if the file cannot be written.
     """
-    frames = np.stack([_framed(target.framing, take) for take in chunk.takes])
-    content = memoryview(frames).cast("B")
+    content = b"".join(_framed(target.framing, take).tobytes() for take in chunk.takes)
     with target.file.open("r+b", buffering=0) as file:
         file.seek(target.offset + chunk.first * target.size)
-        written = 0
-        while written < len(content):
-            written += file.write(content[written:])
+        left = memoryview(content)
+        while left:
+            left = left[file.write(left) :]
     return hashlib.sha256(content).hexdigest()
 
 
@@ -70,7 +70,7 @@ def stored(target: Target, first: int, number: int) -> str:
         return hashlib.sha256(file.read(number * target.size)).hexdigest()
 
 
-def _framed(framing: Framing, take: Take) -> np.ndarray:
+def _framed(framing: Framing, take: Take) -> NDArray[np.uint8]:
     events = read(take, framing.sensor)
     if framing.slices == "count" and len(events) < framing.steps:
         raise RecordingError(

@@ -222,7 +222,7 @@ def _untouched(folder: Path, manifest: dict[str, Any], frames: Frames) -> bool:
     if manifest["stamp"] == stamp:
         return True
     parts = [frames[i : i + CHUNK] for i in range(0, len(frames), CHUNK)]
-    if [hashlib.sha256(np.ascontiguousarray(part)).hexdigest() for part in parts] != manifest["sha256"]:
+    if [hashlib.sha256(part.tobytes()).hexdigest() for part in parts] != manifest["sha256"]:
         return False
     if os.access(folder, os.W_OK):
         write_json(folder / MANIFEST, manifest | {"stamp": stamp})

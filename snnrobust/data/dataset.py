@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -105,6 +105,14 @@ class DataSource(ABC):
     def augmentation(self) -> Augmentation:
         """Of the training inputs. Datasets that offer a choice have a setting of this name."""
         return NONE
+
+    def split_digests(self) -> Mapping[str, str]:
+        """SHA-256 of what is in each part, for data whose split is not official: it is kept in the record of a run.
+
+        Raises:
+            DataError: where files are absent.
+        """
+        return {}
 
     @abstractmethod
     def load(self) -> Splits:

@@ -88,7 +88,7 @@ def membranes_of(neurons: Iterable[Neuron], wanted_by: str) -> list[Membrane]:
             dynamics = neuron.dynamics
         if not isinstance(dynamics, Membrane):
             raise ValueError(
-                f"estimator: {wanted_by} follows from the firing rate of a membrane that charges and is reset, which "
+                f"estimator: {wanted_by} is defined for membranes that charge and are reset, which "
                 f"{type(neuron).__name__} does not have; allowed: trained, surrogates of any shape, pdsg, assg"
             )
         found.append(dynamics)

@@ -90,14 +90,17 @@ def _described(
     made: Format, file: Path, state: Mapping[str, Tensor], overrides: Sequence[str]
 ) -> tuple[Composed, list[str], Recognised]:
     """The config of the network, and the overrides that it follows from."""
-    given = {o.key_or_group: o.get_value_string() for o in parse(overrides)}
-    dataset = given.get("dataset") or DATASETS.get((channels_of(state), classes_of(state)))
+    parsed = parse(overrides)
+    given = {o.key_or_group: o.get_value_string() for o in parsed}
+    channels, classes = channels_of(state), classes_of(state)
+    dataset = given.get("dataset") or DATASETS.get((channels, classes))
     if dataset is None:
-        raise ValueError(f"dataset: {channels_of(state)} channels and {classes_of(state)} classes; give dataset=CHOICE")
-    of_data = [line for key, line in zip(given, overrides, strict=True) if key.startswith(("dataset.", "encoder"))]
+        raise ConfigError(f"dataset: none is known for {channels} channels and {classes} classes; give dataset=CHOICE")
+    of_data = [str(o.input_line) for o in parsed if o.key_or_group.startswith(("dataset.", "dataset/", "encoder"))]
     source = instantiate("dataset", compose("config", [f"dataset={dataset}", *of_data], TRUSTED).config["dataset"])
-    if source.classes != classes_of(state):
-        raise ValueError(f"dataset: {dataset} has {source.classes} classes; the weights tell {classes_of(state)}")
+    if (source.shape[-3], source.classes) != (channels, classes):
+        theirs = f"{source.shape[-3]} channels and {source.classes} classes"
+        raise ConfigError(f"dataset: got {dataset}, with {theirs}; allowed by the weights: {channels} and {classes}")
     recognised = made.recognise(state, source.shape[-1])
     given |= {"dataset": dataset, "model": _one("model", recognised.models, given)}
     for key, allowed in made.asks(state, given).items():

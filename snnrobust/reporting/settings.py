@@ -10,12 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from snnrobust.identity import NOT_CONTENT
 from snnrobust.reporting.records import Record
 
 NOT_SCIENCE = frozenset(
     {
         *("seed", "evaluation.seed", "device", "threads", "runs", "force"),
-        *("dataset.root", "dataset.download", "dataset.eps", "weights.path"),
+        *(f"dataset.{key}" for key in NOT_CONTENT["dataset"]),
+        "weights.path",
         *("evaluation.batch_size", "evaluation.fast", "evaluation.exhaustive"),  # outcomes do not depend on them
     }
 )

@@ -256,10 +256,10 @@ def test_models_without_fitting_layers_are_refused(estimator):
 
 
 @pytest.mark.parametrize("stem", sorted({*KINDS} - {*WITHOUT_MEMBRANE}))
-def test_estimators_that_follow_from_a_rate_refuse_neurons_without_a_membrane(stem):
+def test_estimators_of_membranes_refuse_neurons_without_one(stem):
     model = model_of(("direct", "psn", "avg"))
     before = snapshot(model)
-    with pytest.raises(ValueError, match=r"^estimator: \w+ follows .* PSN .*; allowed: "), FILES[stem].applied(model):
+    with pytest.raises(ValueError, match=r"^estimator: \w+ is .* PSN .*; allowed: "), FILES[stem].applied(model):
         pass
     assert_same(before, snapshot(model))
 

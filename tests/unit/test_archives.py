@@ -123,13 +123,13 @@ def test_what_is_there_is_not_replaced(tmp_path):
 
 def test_a_member_that_comes_twice_is_refused(tmp_path):
     archive = write_tar(tmp_path / "a.tar.gz", (tar_member("x"), b"1"), (tar_member("x"), b"2"))
-    with pytest.raises(DataError, match="cannot unpack .*: File exists"):
+    with pytest.raises(DataError, match=r"cannot unpack .*: File exists"):
         unpack(archive, tmp_path / "data")
 
 
 def test_a_folder_that_cannot_be_written_is_reported(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="cannot unpack .*: Not a directory"):
+    with pytest.raises(DataError, match=r"cannot unpack .*: Not a directory"):
         unpack(good(tmp_path, "zip"), tmp_path / "file" / "data")
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from snnrobust.data import conversion
+from snnrobust.data.chunks import convert
 from snnrobust.data.conversion import CHUNK, Conversion, split_digest
 from snnrobust.data.dataset import DataError
 from snnrobust.data.frames import Framing
@@ -52,13 +53,12 @@ def folders(task: Conversion) -> list[Path]:
 def converted(monkeypatch) -> list[int]:
     """Where the chunks begin that this process converts, as they come."""
     chunks: list[int] = []
-    convert = conversion.convert
 
     def noted(target, chunk):
         chunks.append(chunk.first)
         return convert(target, chunk)
 
-    monkeypatch.setattr(conversion, "convert", noted)
+    monkeypatch.setattr("snnrobust.data.conversion.convert", noted)
     return chunks
 
 

@@ -372,7 +372,7 @@ def test_gestures_of_tonic(tmp_path):
     with pytest.raises(DataError, match="holds 22 of 1077 recordings"):
         DvsGesture(files="npy").find(tmp_path)
     recorded.tonic_gesture(folder / "11.npy", random_events(0, 60))
-    with pytest.raises(DataError, match="11.npy is named after no gesture: expected 0.npy to 10.npy"):
+    with pytest.raises(DataError, match=r"11.npy is named after no gesture: expected 0.npy to 10.npy"):
         tonic.find(tmp_path)
 
 
@@ -381,7 +381,7 @@ def test_the_archive_of_gestures_is_unpacked(tmp_path, monkeypatch):
     with tarfile.open(tmp_path / "DvsGesture.tar.gz", "w:gz") as file:
         file.add(tmp_path / "DvsGesture", "DvsGesture")
     shutil.rmtree(tmp_path / "DvsGesture")
-    with pytest.raises(DataError, match="DvsGesture.tar.gz has the MD5"):
+    with pytest.raises(DataError, match=r"DvsGesture.tar.gz has the MD5"):
         DvsGesture(partial=True).find(tmp_path)
     md5 = hashlib.md5((tmp_path / "DvsGesture.tar.gz").read_bytes()).hexdigest()
     monkeypatch.setattr(dvs_gesture, "WHOLE", replace(dvs_gesture.WHOLE, md5=md5))

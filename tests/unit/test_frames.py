@@ -110,5 +110,5 @@ def test_settings_that_do_not_fit_are_refused():
     for size in ((21, 34), (20, 35), (0, 5)):
         with pytest.raises(ValueError, match=r"dataset.size: got .*at most the sensor's \[20, 34\]"):
             framing(size=size)
-    with pytest.raises(ValueError, match="dataset.window_us: allowed with dataset.slices=time only"):
+    with pytest.raises(ValueError, match=r"dataset.window_us: allowed with dataset.slices=time only"):
         framing(window_us=5)

@@ -9,8 +9,8 @@ from snnrobust.identity import TRAINING_KEYS, evaluation_signature, training_sig
 
 # A change here means that every recorded run is orphaned: it is done again under a new name. If it is meant,
 # CHANGELOG.md has to say so.
-GOLDEN_TRAINING = "02a7e9d05f"
-GOLDEN_EVALUATION = "6f37a848b5"
+GOLDEN_TRAINING = "a754dc155c"
+GOLDEN_EVALUATION = "4fab4410b6"
 
 NOT_COUNTED = {("dataset", "root"), ("dataset", "download"), ("dataset", "eps")}
 

@@ -93,7 +93,8 @@ def changed(path: Path, change) -> Path:
 
 def imported(path: Path, *overrides: str) -> Path:
     """The directory of a run of the narrow network."""
-    given = ["dataset=digits", f"runs={path.parent / 'runs'}", *overrides]
+    dataset = [] if any(o.startswith("dataset=") for o in overrides) else ["dataset=digits"]
+    given = [*dataset, f"runs={path.parent / 'runs'}", *overrides]
     return import_weights("gradient_reg_defense", path, given).home
 
 
@@ -194,8 +195,8 @@ def test_the_conversion_paper_normalises_house_numbers_in_its_own_way(tmp_path):
         ("grad_obf_snn_18", ["model=sew_resnet34"], "model: got sew_resnet34; allowed by the weights: sew_resnet18, "),
         ("grad_obf_snn_18", [SEW, "model.pool=none"], "model.pool: got none; allowed by the weights: max, avg"),
         ("robust_snn_conversion_vgg11_ann", [], "neuron: the weights do not tell; give neuron=relu or neuron=if"),
-        ("robust_snn_conversion_vgg11", ["dataset=cifar100"], "cifar100 has 100 classes; the weights tell 10"),
-        ("robust_snn_conversion_vgg11", ["dataset=fashion_mnist"], "28x28 pixels cannot be halved to that"),
+        ("robust_snn_conversion_vgg11", ["dataset=cifar100"], "got cifar100, with 3 channels and 100 classes; allowed"),
+        ("robust_snn_conversion_vgg11", ["dataset=mnist"], "got mnist, with 1 channels and 10 classes; allowed"),
         ("robust_snn_conversion_vgg11", ["neuron=if"], "features.2.v_th is left over"),
         ("gradient_reg_defense_vgg11", ["training=adam"], "training=adam: of no meaning"),
         ("gradient_reg_defense_vgg11", ["encoder.step=3"], "encoder.step: unknown key; did you mean steps?"),
@@ -222,6 +223,13 @@ def test_weights_of_another_format_are_refused(other, tmp_path):
 def test_of_several_parts_that_fit_a_name_the_first_counts():
     parts = [("a.b", "x"), ("a", "y")]
     assert [renamed(name, parts) for name in ("a.b", "a.b.c", "a.bc", "ab")] == ["x", "x.c", "y.bc", None]
+
+
+def test_pictures_of_another_size_and_classes_without_a_dataset_are_said_to_be_so(narrow):
+    with pytest.raises(ConfigError, match="28x28 pixels cannot be halved to that"):
+        imported(narrow, "dataset=mnist")
+    with pytest.raises(ConfigError, match="none is known for 1 channels and 10 classes; give dataset=CHOICE"):
+        import_weights("gradient_reg_defense", narrow, [])
 
 
 # --- every tensor, and no other

@@ -32,4 +32,5 @@ def read(path: Path) -> Recording:
     overflow = columns[:, 1] == OVERFLOW_ROW
     if overflow.any():
         t += OVERFLOW_US * overflow.cumsum()
-    return assembled(columns[:, 0], columns[:, 1], t, high >> 7)[~overflow]
+    events: Recording = assembled(columns[:, 0], columns[:, 1], t, high >> 7)[~overflow]
+    return events
