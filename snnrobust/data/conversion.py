@@ -23,6 +23,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
+from io import BytesIO
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -41,9 +42,9 @@ Frames = NDArray[np.uint8]
 
 # Part of the key: to be raised with every change of the readers or of the framing that changes frames.
 FORMAT = 1
-CHUNK = 64
+CHUNK = 16
 """Recordings that are converted between two entries in the list of what is finished."""
-SHARE = 2
+SHARE = 8
 """Chunks that a further process must have to do to be worth its start."""
 FRAMES, DONE = "frames.npy", "done.jsonl"
 SETTING = "dataset.cache"
@@ -53,7 +54,9 @@ log = logging.getLogger(__name__)
 
 def split_digest(takes: Sequence[Take], root: Path) -> str:
     """SHA-256 of the names, labels and times of recordings, in order; the same wherever the folder `root` lies."""
-    entries = ((t.path.relative_to(root).as_posix(), t.label, t.start_us, t.stop_us) for t in takes)
+    # Of tens of thousands of paths, `relative_to` takes seconds.
+    beginning = f"{root}{os.sep}"
+    entries = ((str(t.path).removeprefix(beginning), t.label, t.start_us, t.stop_us) for t in takes)
     return hashlib.sha256("".join(json.dumps(entry) + "\n" for entry in entries).encode()).hexdigest()
 
 
@@ -84,6 +87,7 @@ class Conversion:
             DataError: if a recording cannot be used, or the cache cannot be written. What is finished is kept.
         """
         settings = self._settings()
+        log.info("%s: %d recordings, split %s", self.name, len(self.takes), settings["split"][:16])
         folder = self.parent / key(settings)
         frames = _opened(folder, settings)
         if frames is None:
@@ -209,8 +213,8 @@ def _opened(folder: Path, settings: Mapping[str, Any]) -> Frames | None:
         reason = "the files are not those that were written"
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
-        reason = str(error)
+    except Exception as error:  # of a damaged header NumPy raises what its parser and tokenizer raise
+        reason = " ".join(str(error).split())
     log.warning("the cache %s cannot be used and is made anew: %s", folder, reason)
     return None
 
@@ -283,8 +287,6 @@ def _header(shape: tuple[int, ...]) -> dict[str, Any]:
 
 
 def _header_size(shape: tuple[int, ...]) -> int:
-    from io import BytesIO
-
     content = BytesIO()
     np.lib.format.write_array_header_1_0(content, _header(shape))
     return content.tell()

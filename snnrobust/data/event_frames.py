@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +13,10 @@ from torch import Tensor
 from snnrobust.data.augmentation import NONE, Augmentation
 from snnrobust.data.collections.base import Collection
 from snnrobust.data.conversion import Conversion, split_digest
-from snnrobust.data.dataset import Cut, DataSource, Split, Splits
+from snnrobust.data.dataset import Cut, DataError, DataSource, Split, Splits
 from snnrobust.data.frames import Framing
 from snnrobust.data.recordings import Take
 from snnrobust.settings import Byte, HeldOut, NonNegativeInt, Positive, PositiveInt
-
-log = logging.getLogger(__name__)
 
 
 class Parts(NamedTuple):
@@ -100,7 +97,10 @@ class EventFrames(DataSource):
         Raises:
             DataError: if files are absent, or a class is too small to be split.
         """
-        found = self.recordings.find(self._folder)
+        try:
+            found = self.recordings.find(self._folder)
+        except OSError as error:
+            raise DataError(f"cannot read {error.filename}: {error.strerror} (dataset.root)") from error
         cut = Cut(self.validation, self.split_seed, self.train_limit, self.test_limit)
         splits = cut(_numbers(found.train), _numbers(found.test))
         return Parts(
@@ -129,7 +129,6 @@ class EventFrames(DataSource):
         title = f"{self.recordings.title} {name}"
         parent = Path(self.cache).expanduser() / "events"
         frames = Conversion(title, self._folder, takes, self.framing, parent, self.workers)()
-        log.info("%s: %d recordings, split %s", title, len(takes), split_digest(takes, self._folder)[:16])
         return Split(torch.from_numpy(frames), _labels(takes), self.max_count)
 
     @property

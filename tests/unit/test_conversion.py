@@ -26,8 +26,10 @@ from tests.unit.recorded import random_events
 
 SENSOR = Sensor(34, 34)
 FRAMING = Framing(SENSOR, steps=4, slices="count", window_us=None, size=(17, 17), max_count=3)
-CHUNKS = 5
+CHUNKS = 17
 FILES = 8
+LONG = 96
+"""Chunks of what takes longer."""
 
 
 @pytest.fixture
@@ -160,10 +162,10 @@ Conversion("a test", root, takes, framing, cache, workers)()
 
 @pytest.fixture
 def long_task(task) -> Conversion:
-    """Takes some seconds: 24 chunks of larger recordings."""
+    """Takes a second or more: larger recordings, and more of them."""
     for i in range(FILES):
         (task.root / f"{i}.bin").write_bytes(recorded.bits40(random_events(i, 8_000)))
-    return replace(task, takes=[Take(task.root / f"{i % FILES}.bin", i % FILES % 3) for i in range(24 * CHUNK)])
+    return replace(task, takes=[Take(task.root / f"{i % FILES}.bin", i % FILES % 3) for i in range(LONG * CHUNK)])
 
 
 def start(task: Conversion, workers: int = 1) -> subprocess.Popen[str]:
@@ -206,11 +208,11 @@ def test_a_conversion_that_is_stopped_continues(long_task, how, workers, convert
     assert process.returncode != 0
     wait_for(lambda: not any(map(alive, own)))
     kept = chunks_done(long_task)
-    assert 5 <= kept < 24, "too fast for this test"
+    assert 5 <= kept < LONG, "too fast for this test"
     with next(long_task.parent.glob("*.unfinished")).joinpath("done.jsonl").open("a") as done:
-        done.write('[1536, "abc')  # a line that was being written
+        done.write(f'[{LONG * CHUNK}, "abc')  # a line that was being written
     frames = long_task()
-    assert len(converted) == 24 - kept
+    assert len(converted) == LONG - kept
     assert np.array_equal(
         frames[:: CHUNK // 2 + 1], expected(replace(long_task, takes=long_task.takes[:: CHUNK // 2 + 1]))
     )
@@ -237,7 +239,7 @@ def test_two_processes_at_once_make_one_cache(long_task):
     assert [process.returncode for process in processes] == [0, 0], errors
     assert [folder.suffix for folder in folders(long_task)] == [""]
     # One of them waited, or came when all was done.
-    assert sum("converted 1536 recordings" in error for error in errors) == 1
+    assert sum(f"converted {LONG * CHUNK} recordings" in error for error in errors) == 1
     frames = long_task()
     assert np.array_equal(frames[::100], expected(replace(long_task, takes=long_task.takes[::100])))
 
@@ -289,12 +291,18 @@ def alter(file: Path) -> None:
     file.write_bytes(content)
 
 
+def garble(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[20:40] = b"(" * 20
+    file.write_bytes(content)
+
+
 def empty(file: Path) -> None:
     file.write_bytes(b"")
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("damage", [truncate, alter, empty, Path.unlink])
+@pytest.mark.parametrize("damage", [truncate, alter, garble, empty, Path.unlink])
 @pytest.mark.parametrize("name", ["frames.npy", "settings.json"])
 def test_a_damaged_cache_is_made_anew(task, damage, name, converted):
     first = np.array(task())

@@ -161,6 +161,12 @@ def test_an_absent_folder_says_what_belongs_there(tmp_path, name):
         assert "https://" in str(caught.value)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_root_that_cannot_be_read_is_reported(tmp_path, name):
+    with pytest.raises(DataError, match=r"cannot read x+/.*: File name too long"):
+        replace(source(tmp_path, name), root="x" * 300).load()
+
+
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "recordings"])
 def test_a_part_of_a_dataset_is_not_taken_for_the_whole(tmp_path, name):
     dataset = source(tmp_path, name, "dataset.recordings.partial=false")
