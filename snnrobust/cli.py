@@ -152,10 +152,10 @@ def _evaluate_foreign(arguments: list[str], overrides: list[str]) -> int:
 
 
 def _refuse_training_keys(overrides: list[str]) -> None:
-    from snnrobust.identity import TRAINING_KEYS
+    from snnrobust.identity import PLACES, TRAINING_KEYS
     from snnrobust.overrides import touched
 
-    places = ("dataset.root", "dataset.download", "dataset.cache", "dataset.workers")
+    places = tuple(f"dataset.{key}" for key in PLACES)
     for override in touched(overrides, (*TRAINING_KEYS, "experiment"), free=places):
         raise ConfigError(f"{override}: evaluate cannot change this, it is part of the run; use train")
 

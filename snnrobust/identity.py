@@ -13,7 +13,9 @@ FOREIGN_KEYS = ("dataset", "model", "weights", "stochastic")
 """What stands for them where the weights were made elsewhere: such a config has the key `weights`."""
 EVALUATION_KEYS = ("threat", "estimator", "attacks", "suite", "evaluation")
 """What outcomes depend on beyond the weights."""
-NOT_CONTENT = {"dataset": ("root", "download", "cache", "workers", "eps"), "suite": ("name",), "weights": ("path",)}
+PLACES = ("root", "download", "cache", "workers")
+"""Settings of a dataset that say where things lie and how they come there, which an evaluation may change."""
+NOT_CONTENT = {"dataset": (*PLACES, "eps"), "suite": ("name",), "weights": ("path",)}
 """Where things lie, or names and defaults of values that count elsewhere."""
 
 

@@ -23,10 +23,13 @@ NODES = {
     for path in PATHS
     if "_target_" in (node := yaml.safe_load(path.read_text()) or {})
 }
+NODES |= {
+    f"{name}.{part}": node[part] for name, node in NODES.items() for part in ("images", "recordings") if part in node
+}
 TARGETS = sorted({node["_target_"] for node in NODES.values()})
 NESTED = {
     *("threat", "surrogate", "parameters", "estimator", "estimators", "candidates", "attack", "source"),
-    *("augmentation", "operations", "recordings"),
+    *("augmentation", "operations", "recordings", "images"),
 }
 """Settings that are objects of their own, or the settings of someone else's class."""
 

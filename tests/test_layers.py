@@ -35,7 +35,7 @@ DOORS = {
     "wandb": {"tracking"},
     "tonic": {"data.events", "data.formats.aedat4"},
     "torchattacks": {"attacks.thirdparty"},
-    "torchvision": {"data.images", "data.mnist", "data.cifar", "data.svhn"},
+    "torchvision": {"data.pictures", "data.mnist", "data.cifar", "data.svhn"},
     "numba": {"spiking.machine"},
 }
 REPORTING = {"numpy", "matplotlib", "jinja2", "tabulate", "rich", "pydantic"}

@@ -1,107 +1,115 @@
-"""What the image datasets have in common: 8-bit pictures, statistics per channel, archives that are fetched."""
+"""Image datasets: whose pictures they are (a collection), and the settings that all of them share."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.client import HTTPException
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from snnrobust.data.archives import unpack, verify
-from snnrobust.data.dataset import DataError, DataSource, Split
-
-GREY_LEVELS = 255
+from snnrobust.data.augmentation import NONE, Augmentation
+from snnrobust.data.dataset import Cut, DataSource, Split, Splits
+from snnrobust.settings import Fraction, HeldOut, LeftOpenFraction, NonNegativeInt, Positive, PositiveInt
 
 
-def refuse_misfits(dataset: DataSource) -> None:
-    """Passes silently if statistics and augmentation fit the images, of which none has to be there for it.
+class ImageCollection(ABC):
+    """Pictures with an official test part. Subclasses are frozen dataclasses; their fields are settings of the yaml."""
 
-    Raises:
-        ValueError: naming the setting, otherwise.
-    """
-    channels = dataset.shape[0]
-    for name, values in (("mean", dataset.mean), ("std", dataset.std)):
-        if len(values) != channels:
-            raise ValueError(f"{name}: got {len(values)} values; allowed: {channels}, one per channel")
-    try:
-        dataset.augmentation(torch.zeros(1, *dataset.shape), torch.zeros(1, dtype=torch.long), "trial")
-    except ValueError as error:
-        raise ValueError(f"augmentation.{error}") from error
+    @property
+    @abstractmethod
+    def title(self) -> str:
+        """For messages."""
 
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, int, int]:
+        """`(C, H, W)` of one picture."""
 
-def pictures(
-    where: Path, values: NDArray[np.uint8], labels: NDArray[np.integer], shape: tuple[int, ...], classes: int
-) -> Split:
-    """Pictures as a split, after a look whether they are what the dataset says.
+    @property
+    @abstractmethod
+    def classes(self) -> int: ...
 
-    Args:
-        where: file or folder that they were read from, for messages.
-        values: `[N, C, H, W]`.
-        labels: `[N]`.
-        shape: `(C, H, W)` of one picture.
-        classes: labels lie in 0 to classes - 1.
+    @abstractmethod
+    def read(self, root: Path, download: bool, cache: Path) -> tuple[Split, Split]:
+        """The official training and test parts, whole, as uint8.
 
-    Raises:
-        DataError: if they are not.
-    """
-    if values.dtype != np.uint8 or values.shape[1:] != shape or not len(values):
-        wanted = "x".join(map(str, shape))
-        raise DataError(f"{where} holds {values.dtype} of shape {values.shape}: expected uint8, N x {wanted}")
-    if labels.shape != values.shape[:1]:
-        raise DataError(f"{where} holds {labels.size} labels: expected {len(values)}, one per picture")
-    if labels.min() < 0 or labels.max() >= classes:
-        raise DataError(f"{where} holds the labels {labels.min()} to {labels.max()}: expected 0 to {classes - 1}")
-    # Copied where it is read-only or a view with other strides: torch wants writable, batches want contiguous memory.
-    whole = np.require(values, requirements=("C", "W"))
-    return Split(torch.from_numpy(whole), torch.from_numpy(labels.astype(np.int64)), GREY_LEVELS)
+        Args:
+            root: the files have one place in it.
+            download: fetch what is absent.
+            cache: folder for pictures that take long to decode.
+
+        Raises:
+            DataError: if files are absent and not to be downloaded, cannot be downloaded, are damaged or other ones.
+        """
 
 
-@contextmanager
-def downloading(what: str, folder: Path) -> Iterator[None]:
-    """Turns the errors of a download by torchvision into one line.
-
-    Raises:
-        DataError: if the body fails for want of a network, of space, or because other bytes came than should.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        yield
-    except (OSError, RuntimeError, HTTPException) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"cannot download {what} to {folder}: {reason}") from error
-
-
-def unpacked(folder: Path, archive: str, md5: str, url: str, download: bool) -> None:
-    """Makes sure that a folder is there: from its archive beside it, which is fetched if it may be.
+@dataclass(frozen=True)
+class Images(DataSource):
+    """Pictures; the validation part is cut from the training pictures, stratified by class.
 
     Args:
-        folder: what the archive unpacks to.
-        archive: file name.
-        md5: of the archive, 32 hexadecimal digits.
-        url: where it comes from.
-        download: whether it may be fetched.
+        images: which they are, and where their files lie.
+        kind: decides which encoders fit.
+        root: folder of the data.
+        download: fetch the files if absent.
+        cache: folder of decoded images, where decoding takes long; may be deleted at any time.
+        validation: share of every class of the training images.
+        split_seed: of the split and of the limits, apart from the seed of the run.
+        train_limit: use only so many images for training, in equal numbers per class; None for all.
+        test_limit: the same for the test.
+        mean: per channel, in [0, 1], for the normalisation inside the model; by default that of CIFAR-10.
+        std: the same.
+        augmentation: of the training images.
+        eps: customary l_inf budget, used where `threat.eps` is not given.
 
     Raises:
-        DataError: if the folder is not there afterwards; it says which file belongs where.
+        ValueError: if mean, std or augmentation do not fit the shape of the pictures.
     """
-    if folder.is_dir():
-        return
-    root, file = folder.parent, folder.parent / archive
-    if not file.exists() and not download:
-        raise DataError(
-            f"{folder} is absent: expected this folder, or {file} (MD5 {md5}, from {url}); "
-            "dataset.download=true fetches it"
-        )
-    if not file.exists():
-        from torchvision.datasets.utils import download_url
 
-        with downloading(archive, root):
-            download_url(url, root, archive, md5)
-    verify(file, md5, None, url)
-    unpack(file, root)
-    if not folder.is_dir():
-        raise DataError(f"{file} holds no folder {folder.name}")
+    images: ImageCollection
+    kind: Literal["images"] = "images"
+    root: str = "data"
+    download: bool = False
+    cache: str = "data/cache"
+    validation: HeldOut = 0.1
+    split_seed: NonNegativeInt = 0
+    train_limit: PositiveInt | None = None
+    test_limit: PositiveInt | None = None
+    mean: tuple[Fraction, ...] = (0.4914, 0.4822, 0.4465)
+    std: tuple[LeftOpenFraction, ...] = (0.2023, 0.1994, 0.2010)
+    augmentation: Augmentation = NONE
+    eps: Positive = 8 / 255
+
+    def __post_init__(self) -> None:
+        self._refuse_misfits()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.images.shape
+
+    @property
+    def classes(self) -> int:
+        return self.images.classes
+
+    def load(self) -> Splits:
+        """Reads the pictures.
+
+        Raises:
+            DataError: see `ImageCollection.read`; also if a class is too small to be split.
+        """
+        read = self.images.read(Path(self.root).expanduser(), self.download, Path(self.cache).expanduser())
+        return Cut(self.validation, self.split_seed, self.train_limit, self.test_limit)(*read)
+
+    def _refuse_misfits(self) -> None:
+        """Statistics and augmentation must fit the shape, for which no picture has to be there."""
+        channels = self.shape[0]
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != channels:
+                allowed = f"{channels}, one per channel of {self.images.title}"
+                raise ValueError(f"{name}: got {len(values)} values; allowed: {allowed}")
+        try:
+            self.augmentation(torch.zeros(1, *self.shape), torch.zeros(1, dtype=torch.long), "trial")
+        except ValueError as error:
+            raise ValueError(f"augmentation.{error}") from error

@@ -1,8 +1,7 @@
 """MNIST and Fashion-MNIST: 60,000 + 10,000 grey images of 28x28 pixels, 10 classes, read by torchvision.
 
 Sources: LeCun, Bottou, Bengio and Haffner (1998), "Gradient-based learning applied to document recognition"; Xiao,
-Rasul and Vollgraf (2017), "Fashion-MNIST: a novel image dataset for benchmarking machine learning algorithms". Mean
-and standard deviation are those of the 60,000 training images.
+Rasul and Vollgraf (2017), "Fashion-MNIST: a novel image dataset for benchmarking machine learning algorithms".
 """
 
 from __future__ import annotations
@@ -18,10 +17,9 @@ from uuid import uuid4
 from torch import Tensor
 
 from snnrobust.data.archives import verify
-from snnrobust.data.augmentation import NONE, Augmentation
-from snnrobust.data.dataset import Cut, DataError, DataSource, Split, Splits
-from snnrobust.data.images import GREY_LEVELS, downloading, refuse_misfits
-from snnrobust.settings import Fraction, HeldOut, LeftOpenFraction, NonNegativeInt, Positive, PositiveInt
+from snnrobust.data.dataset import DataError, Split
+from snnrobust.data.images import ImageCollection
+from snnrobust.data.pictures import GREY_LEVELS, downloading
 
 SIDE = 28
 CLASSES = 10
@@ -30,95 +28,27 @@ FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3
 
 
 @dataclass(frozen=True)
-class Mnist(DataSource):
-    """MNIST; the validation part is cut from the training images, stratified by class.
+class Mnist(ImageCollection):
+    """`<root>/MNIST/raw/*-ubyte`, or the same files as `.gz`, to be unpacked there."""
 
-    Args:
-        kind: decides which encoders fit.
-        root: the files lie in `<root>/MNIST/raw`.
-        download: fetch the files if absent.
-        validation: share of every class of the training images.
-        split_seed: of the split and of the limits, apart from the seed of the run.
-        train_limit: use only so many images for training, in equal numbers per class; None for all.
-        test_limit: the same for the test.
-        mean: per channel, in [0, 1], for the normalisation inside the model.
-        std: the same.
-        augmentation: of the training images.
-        eps: customary l_inf budget, used where `threat.eps` is not given.
-    """
-
-    kind: Literal["images"] = "images"
-    root: str = "data"
-    download: bool = False
-    validation: HeldOut = 0.1
-    split_seed: NonNegativeInt = 0
-    train_limit: PositiveInt | None = None
-    test_limit: PositiveInt | None = None
-    mean: tuple[Fraction, ...] = (0.1307,)
-    std: tuple[LeftOpenFraction, ...] = (0.3081,)
-    augmentation: Augmentation = NONE
-    eps: Positive = 0.1
-
+    title = "MNIST"
     shape = (1, SIDE, SIDE)
     classes = CLASSES
 
-    def __post_init__(self) -> None:
-        refuse_misfits(self)
-
-    def load(self) -> Splits:
-        """Reads the four files.
-
-        Raises:
-            DataError: if they are absent and not to be downloaded, cannot be downloaded, or are damaged.
-        """
-        cut = Cut(self.validation, self.split_seed, self.train_limit, self.test_limit)
-        return cut(*_read("MNIST", Path(self.root).expanduser(), self.download))
+    def read(self, root: Path, download: bool, cache: Path) -> tuple[Split, Split]:
+        return _read("MNIST", root, download)
 
 
 @dataclass(frozen=True)
-class FashionMnist(DataSource):
-    """Fashion-MNIST; the validation part is cut from the training images, stratified by class.
+class FashionMnist(ImageCollection):
+    """`<root>/FashionMNIST/raw/*-ubyte`, or the same files as `.gz`, to be unpacked there."""
 
-    Args:
-        kind: decides which encoders fit.
-        root: the files lie in `<root>/FashionMNIST/raw`.
-        download: fetch the files if absent.
-        validation: share of every class of the training images.
-        split_seed: of the split and of the limits, apart from the seed of the run.
-        train_limit: use only so many images for training, in equal numbers per class; None for all.
-        test_limit: the same for the test.
-        mean: per channel, in [0, 1], for the normalisation inside the model.
-        std: the same.
-        augmentation: of the training images.
-        eps: customary l_inf budget, used where `threat.eps` is not given.
-    """
-
-    kind: Literal["images"] = "images"
-    root: str = "data"
-    download: bool = False
-    validation: HeldOut = 0.1
-    split_seed: NonNegativeInt = 0
-    train_limit: PositiveInt | None = None
-    test_limit: PositiveInt | None = None
-    mean: tuple[Fraction, ...] = (0.2860,)
-    std: tuple[LeftOpenFraction, ...] = (0.3530,)
-    augmentation: Augmentation = NONE
-    eps: Positive = 8 / 255
-
+    title = "Fashion-MNIST"
     shape = (1, SIDE, SIDE)
     classes = CLASSES
 
-    def __post_init__(self) -> None:
-        refuse_misfits(self)
-
-    def load(self) -> Splits:
-        """Reads the four files.
-
-        Raises:
-            DataError: if they are absent and not to be downloaded, cannot be downloaded, or are damaged.
-        """
-        cut = Cut(self.validation, self.split_seed, self.train_limit, self.test_limit)
-        return cut(*_read("FashionMNIST", Path(self.root).expanduser(), self.download))
+    def read(self, root: Path, download: bool, cache: Path) -> tuple[Split, Split]:
+        return _read("FashionMNIST", root, download)
 
 
 def _read(name: Literal["MNIST", "FashionMNIST"], root: Path, download: bool) -> tuple[Split, Split]:

@@ -11,15 +11,13 @@ from __future__ import annotations
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from snnrobust.data.augmentation import NONE, Augmentation
-from snnrobust.data.dataset import Cut, DataError, DataSource, Split, Splits
-from snnrobust.data.images import pictures, refuse_misfits
-from snnrobust.settings import Fraction, HeldOut, LeftOpenFraction, NonNegativeInt, Positive, PositiveInt
+from snnrobust.data.dataset import DataError, Split
+from snnrobust.data.images import ImageCollection
+from snnrobust.data.pictures import pictures
 
 SHAPE = (3, 32, 32)
 GRID = 100  # images per row and per column of a sprite
@@ -29,55 +27,27 @@ META = "meta.npz"
 
 
 @dataclass(frozen=True)
-class Cifar10Sprites(DataSource):
-    """CIFAR-10 from sprites; the validation part is cut from the training images, stratified by class.
+class Cifar10Sprites(ImageCollection):
+    """`<root>/cifar10/{train_0..4,test}.webp` and `meta.npz`; they are decoded at every reading, in some seconds.
 
     Args:
-        kind: decides which encoders fit.
-        root: the files lie in `<root>/cifar10`.
         lossless_only: leave out the images that are JPEG decodes, in training and test.
-        validation: share of every class of the training images.
-        split_seed: of the split and of the limits, apart from the seed of the run.
-        train_limit: use only so many images for training, in equal numbers per class; None for all.
-        test_limit: the same for the test.
-        mean: per channel, in [0, 1], for the normalisation inside the model.
-        std: the same.
-        augmentation: of the training images.
-        eps: customary l_inf budget, used where `threat.eps` is not given.
     """
 
-    kind: Literal["images"] = "images"
-    root: str = "data"
     lossless_only: bool = False
-    validation: HeldOut = 0.1
-    split_seed: NonNegativeInt = 0
-    train_limit: PositiveInt | None = None
-    test_limit: PositiveInt | None = None
-    mean: tuple[Fraction, ...] = (0.4914, 0.4822, 0.4465)
-    std: tuple[LeftOpenFraction, ...] = (0.2023, 0.1994, 0.2010)
-    augmentation: Augmentation = NONE
-    eps: Positive = 8 / 255
 
+    title = "the CIFAR-10 sprites"
     shape = SHAPE
     classes = 10
 
-    def __post_init__(self) -> None:
-        refuse_misfits(self)
-
-    def load(self) -> Splits:
-        """Decodes the sprites, which takes some seconds.
-
-        Raises:
-            DataError: if files are absent, damaged, or other ones.
-        """
-        folder = Path(self.root).expanduser() / "cifar10"
+    def read(self, root: Path, download: bool, cache: Path) -> tuple[Split, Split]:
+        folder = root / "cifar10"
         absent = [name for name in (*TRAIN, *TEST, META) if not (folder / name).is_file()]
         if absent:
-            raise DataError(f"the CIFAR-10 sprites are not in {folder}: expected {', '.join(absent)}")
+            hint = "; dataset.download=true cannot fetch them" if download else ""
+            raise DataError(f"{self.title} are not in {folder}: expected {', '.join(absent)}{hint}")
         meta = _meta(folder / META)
-        cut = Cut(self.validation, self.split_seed, self.train_limit, self.test_limit)
-        train, test = (self._part(folder, names, part, meta) for names, part in ((TRAIN, "train"), (TEST, "test")))
-        return cut(train, test)
+        return self._part(folder, TRAIN, "train", meta), self._part(folder, TEST, "test", meta)
 
     def _part(self, folder: Path, names: tuple[str, ...], part: str, meta: dict[str, NDArray[np.generic]]) -> Split:
         images = np.concatenate([_decoded(folder / name) for name in names])

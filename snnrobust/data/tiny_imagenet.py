@@ -1,8 +1,8 @@
 """Tiny-ImageNet: 100,000 + 10,000 colour images of 64x64 pixels, 200 classes, from the folders of the official zip.
 
 Source: Le and Yang (2015), "Tiny ImageNet visual recognition challenge". The labels of the official test part are not
-public: as is customary, `val` is the test part here. Mean and standard deviation are those of ImageNet, as in robust
-conversion. The pictures are JPEG files; some are grey. They are decoded once and kept as memory-mapped arrays.
+public: as is customary, `val` is the test part here. The pictures are JPEG files; some are grey. They are decoded once
+and kept as memory-mapped arrays.
 """
 
 from __future__ import annotations
@@ -11,16 +11,14 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from snnrobust.data.augmentation import NONE, Augmentation
 from snnrobust.data.cache import Arrays, cached
-from snnrobust.data.dataset import Cut, DataError, DataSource, Splits
-from snnrobust.data.images import pictures, refuse_misfits, unpacked
-from snnrobust.settings import Fraction, HeldOut, LeftOpenFraction, NonNegativeInt, Positive, PositiveInt
+from snnrobust.data.dataset import DataError, Split
+from snnrobust.data.images import ImageCollection
+from snnrobust.data.pictures import pictures, unpacked
 
 SHAPE = (3, 64, 64)
 CLASSES = 200
@@ -39,66 +37,31 @@ Labelled = tuple[Path, int]
 
 
 @dataclass(frozen=True)
-class TinyImageNet(DataSource):
-    """Tiny-ImageNet; the validation part is cut from the training images, stratified by class.
+class TinyImageNet(ImageCollection):
+    """`<root>/tiny-imagenet-200`, or its archive in `<root>`, to be unpacked there; decoded once, in about a minute.
 
     The classes are numbered in the order of their WordNet names.
-
-    Args:
-        kind: decides which encoders fit.
-        root: the files lie in `<root>/tiny-imagenet-200`, or their archive in `<root>`.
-        download: fetch the archive if absent.
-        cache: folder of the decoded images.
-        validation: share of every class of the training images.
-        split_seed: of the split and of the limits, apart from the seed of the run.
-        train_limit: use only so many images for training, in equal numbers per class; None for all.
-        test_limit: the same for the test.
-        mean: per channel, in [0, 1], for the normalisation inside the model.
-        std: the same.
-        augmentation: of the training images.
-        eps: customary l_inf budget, used where `threat.eps` is not given.
     """
 
-    kind: Literal["images"] = "images"
-    root: str = "data"
-    download: bool = False
-    cache: str = "data/cache"
-    validation: HeldOut = 0.1
-    split_seed: NonNegativeInt = 0
-    train_limit: PositiveInt | None = None
-    test_limit: PositiveInt | None = None
-    mean: tuple[Fraction, ...] = (0.485, 0.456, 0.406)
-    std: tuple[LeftOpenFraction, ...] = (0.229, 0.224, 0.225)
-    augmentation: Augmentation = NONE
-    eps: Positive = 8 / 255
-
+    title = "Tiny-ImageNet"
     shape = SHAPE
     classes = CLASSES
 
-    def __post_init__(self) -> None:
-        refuse_misfits(self)
-
-    def load(self) -> Splits:
-        """Reads the images, after decoding them (about a minute) where they are not in the cache.
-
-        Raises:
-            DataError: if they are absent and not to be downloaded, cannot be downloaded, are damaged, or the cache
-                cannot be written.
-        """
-        folder = Path(self.root).expanduser() / FOLDER
-        unpacked(folder, ARCHIVE, MD5, URL, self.download)
+    def read(self, root: Path, download: bool, cache: Path) -> tuple[Split, Split]:
+        folder = root / FOLDER
+        unpacked(folder, ARCHIVE, MD5, URL, download)
         parts = {"train": _training(folder), "test": _test(folder)}
         content = {"format": FORMAT, "files": {name: _fingerprint(folder, part) for name, part in parts.items()}}
 
         def build() -> Arrays:
             return {name: _decoded(part) for name, part in parts.items()}
 
-        arrays = cached(Path(self.cache).expanduser() / "tiny_imagenet", content, build)
+        arrays = cached(cache / "tiny_imagenet", content, build, setting="dataset.cache")
         train, test = (
-            pictures(folder, arrays[name], np.array([label for _, label in part]), self.shape, self.classes)
+            pictures(folder, arrays[name], np.array([label for _, label in part]), SHAPE, CLASSES)
             for name, part in parts.items()
         )
-        return Cut(self.validation, self.split_seed, self.train_limit, self.test_limit)(train, test)
+        return train, test
 
 
 def _classes(folder: Path) -> dict[str, int]:

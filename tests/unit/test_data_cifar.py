@@ -15,6 +15,7 @@ from torchvision import datasets
 
 from snnrobust.data.cifar import Cifar10, Cifar100
 from snnrobust.data.dataset import DataError
+from snnrobust.data.images import Images
 
 torch.set_num_threads(1)
 
@@ -60,8 +61,8 @@ def name_of(folder: Path) -> str:
     return "CIFAR10" if "10-" in folder.name else "CIFAR100"
 
 
-def dataset(folder: Path, **settings: Any) -> Any:
-    return SOURCES[name_of(folder)](root=str(folder.parent), **settings)
+def dataset(folder: Path, **settings: Any) -> Images:
+    return Images(SOURCES[name_of(folder)](), root=str(folder.parent), **settings)
 
 
 def test_files_load_as_torchvision_reads_them(folder):
@@ -101,7 +102,7 @@ def test_absent_files_are_named(folder):
 
 def test_an_absent_folder_is_named_with_its_archive(tmp_path):
     with pytest.raises(DataError, match=r"cifar-10-batches-py is absent: .*cifar-10-python\.tar\.gz \(MD5 c58f30") as e:
-        Cifar10(root=str(tmp_path)).load()
+        Images(Cifar10(), root=str(tmp_path)).load()
     assert "dataset.download=true" in str(e.value)
     assert "\n" not in str(e.value)
 
@@ -204,5 +205,5 @@ def test_a_download_that_fails_is_reported(tmp_path, monkeypatch):
 
     monkeypatch.setattr("torchvision.datasets.utils.download_url", unreachable)
     with pytest.raises(DataError, match=r"cannot download cifar-100-python\.tar\.gz to .*no route to host") as caught:
-        Cifar100(root=str(tmp_path), download=True).load()
+        Images(Cifar100(), root=str(tmp_path), download=True).load()
     assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST on tiny files of the same format."""
+"""What all image datasets share, by the example of MNIST and Fashion-MNIST on tiny files of the same format."""
 
 import gzip
 import hashlib
@@ -10,9 +10,12 @@ import pytest
 import torch
 from torchvision import datasets
 
+from snnrobust.building import instantiate
+from snnrobust.config import compose
 from snnrobust.data.augmentation import Composed
 from snnrobust.data.dataset import DataError, balanced
 from snnrobust.data.image_augmentation import Cutout
+from snnrobust.data.images import Images
 from snnrobust.data.mnist import FILES, FashionMnist, Mnist
 
 torch.set_num_threads(1)
@@ -47,9 +50,9 @@ def folder(tmp_path, request) -> Path:
     return raw
 
 
-def source(folder: Path, **settings) -> Mnist | FashionMnist:
+def source(folder: Path, **settings) -> Images:
     chosen = Mnist if folder.parent.name == "MNIST" else FashionMnist
-    return chosen(root=str(folder.parents[1]), **settings)
+    return Images(chosen(), root=str(folder.parents[1]), mean=(0.3,), std=(0.4,), **settings)
 
 
 def test_files_load_and_the_parts_cover_them(folder):
@@ -134,7 +137,7 @@ def test_a_download_that_fails_is_reported(tmp_path, monkeypatch):
 
     monkeypatch.setattr("torchvision.datasets.mnist.download_and_extract_archive", unreachable)
     with pytest.raises(DataError, match=r"cannot download MNIST .*no route to host") as caught:
-        Mnist(root=str(tmp_path), download=True).load()
+        source(tmp_path / "MNIST" / "raw", download=True).load()
     assert "\n" not in str(caught.value)
 
 
@@ -168,22 +171,24 @@ def test_compressed_files_are_unpacked_if_they_are_the_official_ones(folder, mon
 
 
 def test_statistics_have_one_value_per_channel():
-    with pytest.raises(ValueError, match=r"^mean: got 3 values; allowed: 1, one per channel$"):
-        Mnist(mean=(0.1, 0.2, 0.3))
-    with pytest.raises(ValueError, match=r"^std: got 0 values; allowed: 1"):
-        FashionMnist(std=())
+    with pytest.raises(ValueError, match=r"^mean: got 3 values; allowed: 1, one per channel of MNIST$"):
+        Images(Mnist(), mean=(0.1, 0.2, 0.3), std=(0.1,))
+    with pytest.raises(ValueError, match=r"^std: got 0 values; allowed: 1, one per channel of Fashion-MNIST$"):
+        Images(FashionMnist(), mean=(0.1,), std=())
 
 
 def test_an_augmentation_that_does_not_fit_is_named_before_any_file_is_read():
     with pytest.raises(
         ValueError, match=r"^augmentation\.operations\.cutout\.fill: got 3 values; allowed: one for all"
     ):
-        Mnist(augmentation=Composed({"cutout": Cutout(4, (0.1, 0.2, 0.3))}))
+        Images(Mnist(), mean=(0.3,), std=(0.4,), augmentation=Composed({"cutout": Cutout(4, (0.1, 0.2, 0.3))}))
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the real files are not here")
 def test_the_real_fashion_mnist_has_the_stated_statistics():
-    mnist = FashionMnist(root=str(SHARED))
+    mnist = instantiate(
+        "dataset", compose("config", ["dataset=fashion_mnist", f"dataset.root={SHARED}"]).config["dataset"]
+    )
     splits = mnist.load()
     assert [len(splits.train), len(splits.validation), len(splits.test)] == [54_000, 6_000, 10_000]
     values = torch.cat([splits.train.values, splits.validation.values]).double() / 255

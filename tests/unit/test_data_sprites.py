@@ -8,8 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
+from snnrobust.building import instantiate
+from snnrobust.config import compose
 from snnrobust.data import sprites
 from snnrobust.data.dataset import DataError
+from snnrobust.data.images import Images
 from snnrobust.data.sprites import META, TEST, TRAIN, Cifar10Sprites
 
 torch.set_num_threads(1)
@@ -46,8 +49,8 @@ def folder(tmp_path, monkeypatch) -> Path:
     return folder
 
 
-def source(folder: Path, **settings: Any) -> Cifar10Sprites:
-    return Cifar10Sprites(root=str(folder.parent), **settings)
+def source(folder: Path, lossless_only: bool = False, **settings: Any) -> Images:
+    return Images(Cifar10Sprites(lossless_only), root=str(folder.parent), **settings)
 
 
 def test_sprites_are_cut_row_by_row(folder):
@@ -71,9 +74,9 @@ def test_inexact_images_can_be_left_out(folder):
     assert len(splits.train) + len(splits.validation) == 176
 
 
-def refused(folder: Path) -> str:
+def refused(folder: Path, **settings: Any) -> str:
     with pytest.raises(DataError) as caught:
-        source(folder).load()
+        source(folder, **settings).load()
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -81,7 +84,9 @@ def refused(folder: Path) -> str:
 def test_absent_files_are_named(folder):
     for name in ("train_3.webp", META):
         (folder / name).unlink()
-    assert refused(folder) == f"the CIFAR-10 sprites are not in {folder}: expected train_3.webp, meta.npz"
+    message = f"the CIFAR-10 sprites are not in {folder}: expected train_3.webp, meta.npz"
+    assert refused(folder) == message
+    assert refused(folder, download=True) == f"{message}; dataset.download=true cannot fetch them"
 
 
 @pytest.mark.parametrize("length", [0, 20, 5000, -100])
@@ -118,7 +123,8 @@ def test_wrong_labels_are_refused(folder):
 
 @pytest.mark.skipif(not (SHARED / "cifar10").is_dir(), reason="the real files are not here")
 def test_the_real_sprites_have_the_stated_statistics():
-    dataset = Cifar10Sprites(root=str(SHARED))
+    overrides = ["dataset=cifar10_sprites", f"dataset.root={SHARED}"]
+    dataset = instantiate("dataset", compose("config", overrides).config["dataset"])
     splits = dataset.load()
     assert [len(splits.train), len(splits.validation), len(splits.test)] == [45_000, 5_000, 10_000]
     assert (splits.test.labels.bincount() == 1000).all()

@@ -11,6 +11,7 @@ from scipy import io
 from torchvision.datasets import SVHN
 
 from snnrobust.data.dataset import DataError
+from snnrobust.data.images import Images
 from snnrobust.data.svhn import Svhn
 
 torch.set_num_threads(1)
@@ -40,8 +41,8 @@ def folder(tmp_path, monkeypatch) -> Path:
     return folder
 
 
-def source(folder: Path, **settings) -> Svhn:
-    return Svhn(root=str(folder.parent), **settings)
+def source(folder: Path, **settings) -> Images:
+    return Images(Svhn(), root=str(folder.parent), **settings)
 
 
 def test_files_load_as_torchvision_reads_them(folder):
@@ -60,7 +61,7 @@ def test_files_load_as_torchvision_reads_them(folder):
 
 def test_absent_files_are_named(tmp_path):
     with pytest.raises(DataError, match=r"train_32x32\.mat is absent: .*MD5 e26dedcc.*ufldl\.stanford\.edu") as caught:
-        Svhn(root=str(tmp_path)).load()
+        Images(Svhn(), root=str(tmp_path)).load()
     assert "dataset.download=true" in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -91,4 +92,4 @@ def test_a_download_that_fails_is_reported(tmp_path, monkeypatch):
 
     monkeypatch.setattr("torchvision.datasets.svhn.download_url", unreachable)
     with pytest.raises(DataError, match=r"cannot download train_32x32\.mat to .*no route to host"):
-        Svhn(root=str(tmp_path), download=True).load()
+        Images(Svhn(), root=str(tmp_path), download=True).load()

@@ -12,6 +12,7 @@ from torchvision.datasets import ImageFolder
 
 from snnrobust.data import tiny_imagenet
 from snnrobust.data.dataset import DataError
+from snnrobust.data.images import Images
 from snnrobust.data.tiny_imagenet import TinyImageNet
 
 torch.set_num_threads(1)
@@ -51,8 +52,9 @@ def folder(tmp_path) -> Path:
     return folder
 
 
-def source(folder: Path, **settings) -> TinyImageNet:
-    return TinyImageNet(root=str(folder.parent), cache=str(folder.parents[1] / "cache"), validation=0.25, **settings)
+def source(folder: Path, **settings) -> Images:
+    places = {"root": str(folder.parent), "cache": str(folder.parents[1] / "cache")}
+    return Images(TinyImageNet(), validation=0.25, **{**places, **settings})
 
 
 def test_pictures_load_as_pil_decodes_them(folder):
@@ -93,6 +95,13 @@ def test_other_pictures_are_decoded_anew(folder):
     assert torch.equal(after.test.values[1:], before.test.values[1:])
 
 
+def test_a_cache_that_cannot_be_written_is_named_with_its_setting(folder):
+    file = folder.parents[1] / "file"
+    file.touch()
+    with pytest.raises(DataError, match=r"^cannot write the cache .*file/tiny_imagenet: .*\(dataset\.cache\)$"):
+        source(folder, cache=str(file)).load()
+
+
 def refused(folder: Path) -> str:
     with pytest.raises(DataError) as caught:
         source(folder).load()
@@ -104,7 +113,7 @@ def refused(folder: Path) -> str:
 
 def test_an_absent_folder_is_named_with_its_archive(tmp_path):
     with pytest.raises(DataError, match=r"tiny-imagenet-200 is absent: .*\.zip \(MD5 90528d7.*cs231n\.stanford\.edu"):
-        TinyImageNet(root=str(tmp_path)).load()
+        Images(TinyImageNet(), root=str(tmp_path)).load()
 
 
 def test_a_broken_picture_is_named(folder):
