@@ -83,7 +83,7 @@ class Experiment:
 
     def load(self) -> Splits:
         """The data, on the device."""
-        return _on(self.device, self.dataset)
+        return self.dataset.load().to(self.device)
 
     def classifier(self) -> SpikingClassifier:
         """The untrained classifier; its weights depend on the seed alone."""
@@ -140,7 +140,7 @@ class ForeignExperiment:
 
     def load(self) -> Splits:
         """The data, on the device."""
-        return _on(self.device, self.dataset)
+        return self.dataset.load().to(self.device)
 
     def classifier(self) -> Foreign:
         """The network with its weights, as a classifier.
@@ -185,11 +185,6 @@ def _tell_shapes(classifier: SpikingClassifier, shape: tuple[int, ...]) -> None:
     with torch.no_grad():
         classifier.eval()(torch.zeros(1, *shape))
     classifier.train()
-
-
-def _on(device: torch.device, dataset: DataSource) -> Splits:
-    splits = dataset.load()
-    return Splits(*(split.to(device) for split in (splits.train, splits.validation, splits.test)))
 
 
 def refuse_misfits(attacks: Mapping[str, Attack], model: Classifier) -> None:

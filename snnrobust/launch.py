@@ -198,6 +198,8 @@ def _run(job: Job, name: str | None) -> None:
 
     results = None if job.config["force"] else results_of(job)
     found = "" if results is None else " (recorded earlier; force=true runs it again)"
+    if results is not None:
+        _refuse_other_files(job, results)
     if results is None:
         from snnrobust.building import build, build_foreign
         from snnrobust.run import run
@@ -210,3 +212,16 @@ def _run(job: Job, name: str | None) -> None:
     stdout().print(results_title(results), soft_wrap=True)
     stdout().print(results_table(results))
     print(f"results: {job.folder}/results.json{found}")
+
+
+def _refuse_other_files(job: Job, results: Mapping[str, Any]) -> None:
+    """Raises `RunFailed` where results are of other files than those that are there under the same name today."""
+    if not results.get("split_digests"):
+        return
+    from snnrobust.building import refuse_other_files
+    from snnrobust.data.dataset import DataError
+
+    try:
+        refuse_other_files(job.config, results)
+    except DataError as error:
+        raise RunFailed(f"{job.folder}: {error}") from error

@@ -54,7 +54,7 @@ def results_content(
         "worst_case_over": list(report.inside),
         "best_epoch": checkpoint.epoch,
         "samples": {name: len(getattr(splits, name)) for name in ("train", "validation", "test")},
-        "split_digests": dict(experiment.dataset.split_digests()),
+        "split_digests": dict(splits.digests),
         "seeds": {"training": experiment.seed, "evaluation": experiment.evaluation.seed},
         "durations": seconds | dict(report.seconds),
         **provenance(experiment, job),

@@ -98,6 +98,7 @@ def _run(job: Job, build: Build, display: Display) -> dict[str, Any]:
         with _tracked(tracker, job, folder, display) as tracked:
             checkpoint, spent = _weights(experiment, model, splits, job, tracked, display)
             seconds |= spent
+            _refuse_other_files(checkpoint, splits)
             report = experiment.evaluate(model, splits, display.evaluation)
             results = results_content(experiment, job, checkpoint, splits, report, seconds)
             _write(folder, report, results)
@@ -124,6 +125,17 @@ def _weights(
         return _tried(experiment, model, splits, job), {}
     assert isinstance(model, SpikingClassifier)
     return _trained(experiment, model, splits, job, tracked, display)
+
+
+def _refuse_other_files(checkpoint: Checkpoint, splits: Splits) -> None:
+    """Data of other files under the same name may hold training samples in their test part."""
+    trained = checkpoint.provenance.get("split_digests")
+    if trained and trained != splits.digests:
+        parts = ", ".join(part for part, digest in trained.items() if splits.digests.get(part) != digest)
+        raise DataError(
+            f"dataset.root: other files than the weights were trained with ({parts}); allowed: the same files, or "
+            "train with force=true"
+        )
 
 
 def _tried(experiment: ForeignExperiment, model: Foreign, splits: Splits, job: Job) -> Checkpoint:
@@ -193,6 +205,7 @@ def _train(
 
     start = time.perf_counter()
     trained = experiment.train(model, splits, on_epoch, display.training)
+    origin = provenance(experiment, job) | ({"split_digests": dict(splits.digests)} if splits.digests else {})
     metrics = {
         "validation_accuracy": trained.best.validation.accuracy,
         "validation_loss": trained.best.validation.loss,
@@ -202,7 +215,7 @@ def _train(
         trained.best.epoch,
         metrics,
         {"train": time.perf_counter() - start},
-        provenance(experiment, job),
+        origin,
         dict(trained.state),
     )
 

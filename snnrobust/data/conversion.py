@@ -53,11 +53,20 @@ log = logging.getLogger(__name__)
 
 
 def split_digest(takes: Sequence[Take], root: Path) -> str:
-    """SHA-256 of the names, labels and times of recordings, in order; the same wherever the folder `root` lies."""
-    # Of tens of thousands of paths, `relative_to` takes seconds.
-    beginning = f"{root}{os.sep}"
-    entries = ((str(t.path).removeprefix(beginning), t.label, t.start_us, t.stop_us) for t in takes)
-    return hashlib.sha256("".join(json.dumps(entry) + "\n" for entry in entries).encode()).hexdigest()
+    """SHA-256 of recordings in order: names, sizes, labels and times; the same wherever the folder `root` lies.
+
+    Raises:
+        DataError: if a file is not there.
+    """
+    digest = hashlib.sha256()
+    for take in takes:
+        try:
+            size = take.path.stat().st_size
+        except OSError as error:
+            raise DataError(f"cannot read {take.path}: {error.strerror}") from error
+        entry = (take.path.relative_to(root).as_posix(), size, take.label, take.start_us, take.stop_us)
+        digest.update(f"{json.dumps(entry)}\n".encode())
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)

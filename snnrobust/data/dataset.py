@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -64,11 +64,19 @@ class Split:
 
 @dataclass(frozen=True)
 class Splits:
-    """The three parts. Every choice is made on `validation`; `test` is for the final figures alone."""
+    """The three parts. Every choice is made on `validation`; `test` is for the final figures alone.
+
+    `digests` tell by part what is in it, for data whose content is not published as a whole: see `split_digests`.
+    """
 
     train: Split
     validation: Split
     test: Split
+    digests: Mapping[str, str] = field(default_factory=dict)
+
+    def to(self, device: torch.device) -> Splits:
+        """The same parts with their tensors on `device`."""
+        return Splits(self.train.to(device), self.validation.to(device), self.test.to(device), self.digests)
 
 
 class DataSource(ABC):
@@ -107,7 +115,9 @@ class DataSource(ABC):
         return NONE
 
     def split_digests(self) -> Mapping[str, str]:
-        """SHA-256 of what is in each part, for data whose split is not official: it is kept in the record of a run.
+        """SHA-256 by part of which files are in it, for data of which others may have other files under the same name.
+
+        They are kept with weights and results, which are those of these files alone.
 
         Raises:
             DataError: where files are absent.

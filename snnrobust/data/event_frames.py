@@ -110,7 +110,7 @@ class EventFrames(DataSource):
         )
 
     def split_digests(self) -> dict[str, str]:
-        """SHA-256 of the recordings' names, labels and times by part: what the split is, wherever the data lie.
+        """SHA-256 by part of the recordings' names, sizes, labels and times: what it holds, wherever the data lie.
 
         Raises:
             DataError: see `parts`.
@@ -123,7 +123,9 @@ class EventFrames(DataSource):
         Raises:
             DataError: if a file is absent or damaged, or the cache cannot be written.
         """
-        return Splits(**{name: self._split(name, takes) for name, takes in self.parts()._asdict().items()})
+        parts = self.parts()._asdict()
+        digests = {name: split_digest(takes, self._folder) for name, takes in parts.items()}
+        return Splits(**{name: self._split(name, takes) for name, takes in parts.items()}, digests=digests)
 
     def _split(self, name: str, takes: Sequence[Take]) -> Split:
         title = f"{self.recordings.title} {name}"
