@@ -186,6 +186,8 @@ def _together(config: Mapping[str, Any]) -> Iterator[str]:
     held_out = dataset.get("validation", 0) + dataset.get("test", 0)
     if held_out > 0.98:
         yield f"dataset.validation + dataset.test: got {held_out:g}; allowed: at most 0.98, the rest is for training"
+    if dataset.get("slices") == "count" and dataset.get("window_us") is not None:
+        yield f"dataset.window_us: got {dataset['window_us']}; allowed: null, or any with dataset.slices=time"
     for metric, attack in config["suite"]["headline"].items():
         if attack not in attacks:
             yield f"suite.headline.{metric}: got {attack!r}; allowed: {', '.join(attacks) or 'no attack is configured'}"
@@ -234,6 +236,8 @@ def _trainable(config: Mapping[str, Any]) -> Iterator[str]:
             "regularizer: the finite difference of gradient_sparsity would measure which hidden spikes model.dropout "
             "sets to 0 anew; allowed: regularizer=none, or model.dropout=0"
         )
+    if _named(neuron, "TrainableThreshold") and neuron["minimum"] > neuron["threshold"]:
+        yield f"neuron.minimum: got {neuron['minimum']:g}; allowed: at most neuron.threshold, {neuron['threshold']:g}"
     if _named(neuron, "PSN") and neuron["steps"] != encoder.get("steps"):
         yield f"neuron.steps: got {neuron['steps']}; allowed: {encoder.get('steps')}, the steps of the encoder"
 

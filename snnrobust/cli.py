@@ -179,6 +179,8 @@ def import_(arguments: list[str]) -> int:
     done = import_weights(given[0], Path(given[1]), given[2:])
     earlier = " (imported earlier)" if done.found else ""
     print(f"{done.model} for {done.dataset}, {done.parameters:,} parameters{earlier}")
+    if done.caution:
+        print(done.caution)
     print(f"attack it with: snnrobust evaluate checkpoint={done.home}")
     return 0
 

@@ -59,7 +59,7 @@ def overrides_for(group, choice, choices, saved):
     if group == "attack":
         return [*binary * ("flips" in choice or choice == "sda"), f"+attack@attacks.probe={choice}"]
     if group == "dataset/augmentation":
-        return ["dataset=cifar10", f"{group}={choice}"]
+        return [f"dataset={'nmnist' if choice.startswith('events') else 'cifar10'}", f"{group}={choice}"]
     others = {
         ("encoder", "frames"): ["dataset=digits_events"],
         ("threat", "flips"): [*binary, "suite=flips"],

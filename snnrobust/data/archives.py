@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import logging
 import lzma
+import os
 import shutil
 import stat
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO
 from uuid import uuid4
@@ -18,6 +22,10 @@ from snnrobust.data.dataset import DataError
 
 DAMAGE = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, NotImplementedError)
 """What the standard library raises for an archive that is cut off or altered (with OSError for gzip and bzip2)."""
+
+UNPACKING = ".unpacking."
+
+log = logging.getLogger(__name__)
 
 
 def verify(path: Path, md5: str | None, size: int | None, source: str) -> None:
@@ -42,28 +50,69 @@ def verify(path: Path, md5: str | None, size: int | None, source: str) -> None:
         raise DataError(f"{path} has the MD5 {digest}: expected {md5}; delete it and get it anew from {source}")
 
 
-def unpack(archive: Path, into: Path) -> None:
+def unpack(archive: Path, into: Path, holds: str) -> None:
     """Puts what is in a zip or tar file into the folder `into`, which is made if absent.
 
     The members are unpacked beside their place and renamed, so that nothing half unpacked has a final name. Files
     and folders at the top of the archive must not be there yet. Rights and owners in the archive are ignored.
+    One process at a time unpacks into a folder, and removes what others that were killed have left.
+
+    Args:
+        holds: name of a file or folder at the top of the archive; where it is there, once the others are done, they
+            have unpacked the archive, and nothing is left to do.
 
     Raises:
         DataError: if the archive is damaged, holds anything but files and folders within it (absolute names, `..`,
             links, devices), would replace something, or the folder cannot be written.
     """
-    beside = into / f".unpacking.{uuid4().hex}"
     try:
-        beside.mkdir(parents=True)
-        for name, content in _members(archive):
-            _put(archive, beside, name, content)
-        _move(archive, beside, into)
+        into.mkdir(parents=True, exist_ok=True)
+        with _alone(into):
+            if not (into / holds).exists():
+                _unpack(archive, into, holds)
     except DAMAGE as error:
         raise DataError(f"{archive} is damaged: {_line(error)}; delete it and get it anew") from error
     except OSError as error:
         raise DataError(f"cannot unpack {archive} into {into}: {error.strerror or _line(error)}") from error
+
+
+def _unpack(archive: Path, into: Path, holds: str) -> None:
+    beside = into / f"{UNPACKING}{uuid4().hex}"
+    beside.mkdir()
+    try:
+        for name, content in _members(archive):
+            _put(archive, beside, name, content)
+        _move(archive, beside, into, holds)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """No other process unpacks into the folder meanwhile. The lock is on the folder and ends with the process.
+
+    Where the file system has no locks, each has a place of its own, and what others have left stays: they may be alive.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        if _locked(descriptor, folder):
+            for left in folder.glob(f"{UNPACKING}*"):
+                shutil.rmtree(left, ignore_errors=True)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _locked(descriptor: int, folder: Path) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        log.info("another process unpacks an archive into %s: waiting for it", folder)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    except OSError as error:
+        log.info("%s cannot be locked: %s", folder, error)
+        return False
+    return True
 
 
 def _md5(path: Path) -> str:
@@ -118,8 +167,9 @@ def _put(archive: Path, folder: Path, name: str, content: IO[bytes] | None) -> N
         shutil.copyfileobj(content, copy, 1 << 20)
 
 
-def _move(archive: Path, beside: Path, into: Path) -> None:
-    members = sorted(beside.iterdir())
+def _move(archive: Path, beside: Path, into: Path, holds: str) -> None:
+    # Last what tells others that the rest is there.
+    members = sorted(beside.iterdir(), key=lambda member: (member.name == holds, member.name))
     there = [member.name for member in members if (into / member.name).exists()]
     if there:
         raise DataError(f"cannot unpack {archive}: {into / there[0]} is there already")

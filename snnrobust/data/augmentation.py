@@ -8,9 +8,11 @@ the batch size is and whichever samples stand beside it. Validation and test are
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -29,6 +31,17 @@ class Augmentation(ABC):
         Raises:
             ValueError: in one line that begins with a setting, if it does not fit the shape.
         """
+
+    def refuse_misfit(self, shape: tuple[int, ...]) -> None:
+        """Tries it on an input of zeros, for which no data have to be there.
+
+        Args:
+            shape: of one input, `(C, H, W)` or `(T, C, H, W)`.
+
+        Raises:
+            ValueError: in one line that begins with a setting, if it does not fit the shape.
+        """
+        self(torch.zeros(1, *shape), torch.zeros(1, dtype=torch.long), "trial")
 
 
 @dataclass(frozen=True)
@@ -54,8 +67,25 @@ class Composed(Augmentation):
 
     def __call__(self, x: Tensor, index: Tensor, *stream: object) -> Tensor:
         for name, operation in self.operations.items():
-            try:
+            with named(name):
                 x = operation(x, index, *stream, name)
-            except ValueError as error:
-                raise ValueError(f"operations.{name}.{error}") from error
         return x
+
+    def refuse_misfit(self, shape: tuple[int, ...]) -> None:
+        refuse_misfits(self.operations, shape)
+
+
+def refuse_misfits(operations: Mapping[str, Augmentation], shape: tuple[int, ...]) -> None:
+    """As `Augmentation.refuse_misfit`, for all of several."""
+    for name, operation in operations.items():
+        with named(name):
+            operation.refuse_misfit(shape)
+
+
+@contextmanager
+def named(name: str) -> Iterator[None]:
+    """A setting that one of several operations complains of is given with its path."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"operations.{name}.{error}") from error

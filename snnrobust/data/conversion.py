@@ -41,7 +41,7 @@ from snnrobust.files import write_json
 Frames = NDArray[np.uint8]
 
 # Part of the key: to be raised with every change of the readers or of the framing that changes frames.
-FORMAT = 1
+FORMAT = 2
 CHUNK = 16
 """Recordings that are converted between two entries in the list of what is finished."""
 SHARE = 8
@@ -157,8 +157,8 @@ class Conversion:
             free = shutil.disk_usage(file.parent).free
             if free < size:
                 raise DataError(
-                    f"cannot write the cache {self.parent}: {size / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are "
-                    f"free ({SETTING})"
+                    f"cannot write the cache {self.parent}: {_amount(size)} are needed, {_amount(free)} are free "
+                    f"({SETTING})"
                 )
             with file.open("wb") as content:
                 np.lib.format.write_array_header_1_0(content, _header(shape))
@@ -299,6 +299,10 @@ def _header_size(shape: tuple[int, ...]) -> int:
     content = BytesIO()
     np.lib.format.write_array_header_1_0(content, _header(shape))
     return content.tell()
+
+
+def _amount(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
 def _synchronised(file: Path) -> None:

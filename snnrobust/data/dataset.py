@@ -142,7 +142,7 @@ def stratified(labels: Tensor, fractions: tuple[float, ...], seed: int) -> tuple
         seed: of the shuffle; the same seed gives the same sets on every machine.
 
     Raises:
-        DataError: if a class is too small to give every set a sample.
+        DataError: if a class is too small to give every set a sample; it names the setting of the shares.
     """
     generator = torch.Generator().manual_seed(seed)
     parts: list[list[Tensor]] = [[] for _ in range(len(fractions) + 1)]
@@ -152,7 +152,11 @@ def stratified(labels: Tensor, fractions: tuple[float, ...], seed: int) -> tuple
         counts = [round(fraction * len(members)) for fraction in fractions]
         counts.append(len(members) - sum(counts))
         if min(counts) < 1:
-            raise DataError(f"class {int(label)} has {len(members)} samples: too few for the parts {counts}")
+            found = " + ".join(map(str, counts))
+            raise DataError(
+                f"class {int(label)} has {len(members)} samples, of which the parts would have {found}: expected at "
+                "least one in each; set dataset.validation (the share of every class), or add samples of this class"
+            )
         for part, chosen in zip(parts, members.split(counts), strict=True):
             part.append(chosen)
     return tuple(torch.cat(part).sort().values for part in parts)

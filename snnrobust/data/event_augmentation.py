@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from snnrobust.data.augmentation import Augmentation
+from snnrobust.data.augmentation import Augmentation, named, refuse_misfits
 from snnrobust.randomness import hashed_integers, hashed_uniform
 from snnrobust.settings import Fraction, Positive
 
@@ -56,8 +56,14 @@ class DropSteps(Augmentation):
     probability: Fraction = 0.1
 
     def __call__(self, x: Tensor, index: Tensor, *stream: object) -> Tensor:
+        if x.dim() != 5:
+            raise ValueError("probability: got images; allowed: event frames [B, T, C, H, W], which have steps to lose")
         kept = hashed_uniform(index.to(x.device), x.shape[1], *stream) >= self.probability
         return x * kept.view(*x.shape[:2], *(1,) * (x.dim() - 2))
+
+
+DRAWS = 1 << 22
+"""That are made at once, at least those of a sample."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +77,9 @@ class DropCells(Augmentation):
     probability: Fraction = 0.1
 
     def __call__(self, x: Tensor, index: Tensor, *stream: object) -> Tensor:
-        kept = hashed_uniform(index.to(x.device), x[0].numel(), *stream) >= self.probability
+        # A draw takes several times the memory of its cell: one for all of a large batch would not fit.
+        parts = index.to(x.device).split(max(1, DRAWS // x[0].numel()))
+        kept = torch.cat([hashed_uniform(part, x[0].numel(), *stream) >= self.probability for part in parts])
         return x * kept.view(x.shape)
 
 
@@ -92,5 +100,9 @@ class OneOf(Augmentation):
         for number, (name, operation) in enumerate(self.operations.items()):
             members = (chosen == number).nonzero().flatten()
             if len(members):
-                result[members] = operation(x[members], index[members], *stream, name)
+                with named(name):
+                    result[members] = operation(x[members], index[members], *stream, name)
         return result
+
+    def refuse_misfit(self, shape: tuple[int, ...]) -> None:
+        refuse_misfits(self.operations, shape)

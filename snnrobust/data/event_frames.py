@@ -51,7 +51,8 @@ class EventFrames(DataSource):
         eps: customary l_inf budget, used where `threat.eps` is not given.
 
     Raises:
-        ValueError: if `size` is larger than the sensor, or `window_us` is given for slices by count.
+        ValueError: if `size` is larger than the sensor, `window_us` is given for slices by count, or the augmentation
+            does not fit the shape of the frames.
     """
 
     recordings: Collection
@@ -76,7 +77,11 @@ class EventFrames(DataSource):
 
     def __post_init__(self) -> None:
         # Refuses settings that do not fit together before anything is read.
-        _ = self.framing
+        shape = self.shape
+        try:
+            self.augmentation.refuse_misfit(shape)
+        except ValueError as error:
+            raise ValueError(f"augmentation.{error}") from error
 
     @property
     def framing(self) -> Framing:

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from snnrobust.data.augmentation import NONE, Augmentation
 from snnrobust.data.dataset import Cut, DataSource, Split, Splits
 from snnrobust.settings import Fraction, HeldOut, LeftOpenFraction, NonNegativeInt, Positive, PositiveInt
@@ -110,6 +108,6 @@ class Images(DataSource):
                 allowed = f"{channels}, one per channel of {self.images.title}"
                 raise ValueError(f"{name}: got {len(values)} values; allowed: {allowed}")
         try:
-            self.augmentation(torch.zeros(1, *self.shape), torch.zeros(1, dtype=torch.long), "trial")
+            self.augmentation.refuse_misfit(self.shape)
         except ValueError as error:
             raise ValueError(f"augmentation.{error}") from error

@@ -86,6 +86,6 @@ def unpacked(folder: Path, archive: str, md5: str, url: str, download: bool) -> 
         with downloading(archive, root):
             download_url(url, root, archive, md5)
     verify(file, md5, None, url)
-    unpack(file, root)
+    unpack(file, root, folder.name)
     if not folder.is_dir():
         raise DataError(f"{file} holds no folder {folder.name}")

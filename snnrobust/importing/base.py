@@ -49,15 +49,17 @@ class Format(ABC):
 
         Raises:
             ValueError: in one line, if they are none of the networks of this format.
+            ConfigError: in one line, if the inputs have to be of another size.
         """
 
     @abstractmethod
-    def defaults(self, state: State, given: Given) -> Sequence[str]:
+    def defaults(self, state: State, given: Given, file: str) -> Sequence[str]:
         """Overrides for what weights do not tell, with the values of the paper.
 
         Args:
             state: as it was saved.
             given: what the user has said, and the choices of `model` and `dataset` in any case.
+            file: its name, in which some authors say more.
         """
 
     def asks(self, state: State, given: Given) -> Mapping[str, Sequence[str]]:
@@ -102,10 +104,12 @@ def width(state: State, name: str) -> int:
     """Output channels of a convolution, or rows of a matrix.
 
     Raises:
-        ValueError: if it is absent.
+        ValueError: if it is absent, or neither.
     """
     if name not in state:
         raise ValueError(f"{name} is missing")
+    if state[name].dim() not in (2, 4) or not state[name].numel():
+        raise ValueError(f"{name} is {[*state[name].shape]}; allowed: weights of a convolution or a linear layer")
     return int(state[name].shape[0])
 
 

@@ -53,7 +53,7 @@ class GradObfSnn(Format):
         )
         return Recognised((f"sew_resnet{depth}", f"spiking_resnet{depth}"), settings, parts)
 
-    def defaults(self, state: State, given: Given) -> Sequence[str]:
+    def defaults(self, state: State, given: Given, file: str) -> Sequence[str]:
         detached = str(given["model"].startswith("sew")).lower()
         neuron = ("neuron=if", f"neuron.detach_reset={detached}", "neuron/surrogate=atan")
         return "encoder=phase", "encoder.steps=10", *neuron

@@ -15,12 +15,15 @@ VGGS = {
     (2, 2, 4, 4, 4): "vgg19",
 }
 """By the convolutions in each stage."""
+POISSON = "_poi"
+"""In the names of files whose networks were trained on Poisson spikes."""
 
 
 class GradientRegDefense(Format):
     """VGG with `layer1` to `layer5` and `classifier`, WRN with `block1` to `block3`; integrate-and-fire, T = 8.
 
-    Images are normalised in the network and repeated at every step.
+    Images are normalised in the network and repeated at every step; files with `_poi` in their names are of networks
+    that see Poisson spikes.
     """
 
     name = "gradient_reg_defense"
@@ -33,8 +36,9 @@ class GradientRegDefense(Format):
             return _wide_resnet(state)
         raise ValueError("neither layer1.0.weight (VGG) nor block1.0.conv1.weight (WRN) is there")
 
-    def defaults(self, state: State, given: Given) -> Sequence[str]:
-        return "encoder=direct", "encoder.steps=8", "neuron=if"
+    def defaults(self, state: State, given: Given, file: str) -> Sequence[str]:
+        code = "poisson" if POISSON in file else "direct"
+        return f"encoder={code}", "encoder.steps=8", "neuron=if"
 
 
 def _vgg(state: State, size: int) -> Recognised:

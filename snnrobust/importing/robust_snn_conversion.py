@@ -47,7 +47,7 @@ class RobustSnnConversion(Format):
             return _vgg(state, size)
         raise ValueError("neither convolutions (VGG) nor blocks (WRN, ResNet) below features")
 
-    def defaults(self, state: State, given: Given) -> Sequence[str]:
+    def defaults(self, state: State, given: Given, file: str) -> Sequence[str]:
         learned = ("neuron=trainable_threshold",) if _thresholds(state) else ()
         grey = ("dataset.mean=[0.5,0.5,0.5]", "dataset.std=[0.5,0.5,0.5]") if given["dataset"] == "svhn" else ()
         steps = 1 if given.get("neuron") == "relu" else 8
@@ -65,6 +65,9 @@ def _vgg(state: State, size: int) -> Recognised:
     places = [
         k for k in range(len(state)) if f"features.{k}.weight" in state and state[f"features.{k}.weight"].dim() == 4
     ]
+    matrices = [k for k in range(len(state)) if f"classifier.{k}.weight" in state]
+    if not places or not matrices:
+        raise ValueError("a VGG without convolutions below features, or without a matrix below classifier")
     channels = [width(state, f"features.{k}.weight") for k in places]
     stages: list[list[int]] = []
     for k, place in enumerate(places):
@@ -73,7 +76,6 @@ def _vgg(state: State, size: int) -> Recognised:
         stages[-1].append(channels[k])
     model = vgg.model(stages, VGGS)
     averaged = "classifier.1.weight" not in state
-    matrices = [k for k in range(len(state)) if f"classifier.{k}.weight" in state]
     hidden = [width(state, f"classifier.{k}.weight") for k in matrices[:-1]]
     pooled = len(stages) - 1 if averaged else vgg.poolings(state, "classifier.1.weight", channels[-1], size)
     bias = "all" if "features.0.bias" in state else "linear" if f"classifier.{matrices[-1]}.bias" in state else "none"

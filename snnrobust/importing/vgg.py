@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from snnrobust.importing.base import State, listed, width
+from snnrobust.schema import ConfigError
 
 Stages = Sequence[Sequence[int]]
 """Channels of the convolutions between poolings."""
@@ -20,16 +21,17 @@ def poolings(state: State, first_linear: str, channels: int, size: int) -> int:
         size: height and width of the inputs.
 
     Raises:
-        ValueError: if no number of poolings leads there.
+        ValueError: if the layer is missing.
+        ConfigError: if no number of poolings leads there.
     """
     width(state, first_linear)
     entries = int(state[first_linear].shape[1])
     for halvings in range(size.bit_length()):
         if channels * (size >> halvings) ** 2 == entries:
             return halvings
-    raise ValueError(
-        f"{first_linear} sees {entries} entries of {channels} channels: {size}x{size} pixels cannot be halved to that; "
-        "allowed: another dataset=CHOICE"
+    raise ConfigError(
+        f"dataset: {first_linear} sees {entries} entries of {channels} channels, and {size}x{size} pixels cannot be "
+        "halved to that; allowed by the weights: another dataset=CHOICE"
     )
 
 

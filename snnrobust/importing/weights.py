@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import pickle
+import pickletools
+import zipfile
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,14 +18,18 @@ from snnrobust.schema import ConfigError
 
 PARALLEL = "module."
 """What DataParallel puts before every name."""
+PICKLES = 5
+"""In a file of torch's older layout, before the values of the tensors."""
+ENDED = ("exhausted", "not enough data", "no newline")
+"""What `pickletools` says where a pickle ends too early."""
 
 
 def read(path: Path) -> dict[str, Tensor]:
     """The state dict in a file: the file itself, or the only one among its entries.
 
     Raises:
-        ConfigError: in one line, if the file is absent, damaged, or asks for code, or if it holds no state dict or
-            several.
+        ConfigError: in one line, if the file is absent, damaged, or asks for code, if it holds no state dict or
+            several, or a tensor that is not dense.
     """
     content = _loaded(path)
     found = {"": content} if _is_state(content) else _inside(content)
@@ -31,6 +39,9 @@ def read(path: Path) -> dict[str, Tensor]:
             f"{path}: {what}; allowed: one mapping of names to tensors, in the file or in one entry of it"
         )
     (state,) = found.values()
+    for name, tensor in state.items():
+        if not _is_dense(tensor):
+            raise ConfigError(f"{path}: {name} is sparse, quantised, nested or without values; allowed: dense tensors")
     parallel = all(name.startswith(PARALLEL) for name in state)
     return {name.removeprefix(PARALLEL) if parallel else name: tensor for name, tensor in state.items()}
 
@@ -41,7 +52,7 @@ def _loaded(path: Path) -> Any:
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}; allowed: a file that torch.save has written") from error
     except pickle.UnpicklingError as error:
-        if "GLOBAL" in str(error) or "global" in str(error):
+        if ("GLOBAL" in str(error) or "global" in str(error)) and not _is_cut(path):
             raise ConfigError(
                 f"{path}: asks for code while it is read; allowed: tensors and plain containers"
             ) from error
@@ -52,8 +63,30 @@ def _loaded(path: Path) -> Any:
         ) from error
 
 
+def _is_cut(path: Path) -> bool:
+    """Whether a file of torch's older layout ends inside one of its pickles, where half a name looks like code."""
+    if zipfile.is_zipfile(path):
+        return False
+    content = io.BytesIO(path.read_bytes())
+    try:
+        for _ in range(PICKLES):
+            if content.getbuffer().nbytes > content.tell():
+                deque(pickletools.genops(content), maxlen=0)  # reads, and runs nothing
+    except ValueError as error:
+        return any(what in str(error) for what in ENDED)
+    return False
+
+
 def _is_state(value: Any) -> bool:
-    return isinstance(value, Mapping) and bool(value) and all(isinstance(v, Tensor) for v in value.values())
+    return (
+        isinstance(value, Mapping)
+        and bool(value)
+        and all(isinstance(name, str) and isinstance(entry, Tensor) for name, entry in value.items())
+    )
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    return not (tensor.layout != torch.strided or tensor.is_quantized or tensor.is_nested or tensor.is_meta)
 
 
 def _inside(content: Any) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -18,6 +18,7 @@ from snnrobust.data.augmentation import NONE, Augmentation
 from snnrobust.data.dataset import Batch, Split
 from snnrobust.randomness import generator
 from snnrobust.regularizers.base import Regularizer
+from snnrobust.schema import ConfigError
 from snnrobust.settings import LeftOpenFraction, NonNegative, Positive, PositiveInt
 from snnrobust.spiking.classifier import SpikingClassifier
 from snnrobust.training.defences import Defence
@@ -109,6 +110,7 @@ class Trainer:
 
         Raises:
             Diverged: if the loss or the weights become NaN or infinite.
+            ConfigError: if batch norm sees a single value per channel.
         """
         steps = self.settings.epochs * sum(1 for _ in self._order(len(train), epoch=1))
         optimizer = self._optimizer(model)
@@ -147,8 +149,9 @@ class Trainer:
         model.train()
         totals = _Totals()
         for batch in self._shuffled(data, number):
-            x = self.defence(model, batch.x, batch.y, batch.index)
-            loss, parts = self._objective(model, x, batch.y)
+            with _one_line(self.settings.batch_size, len(batch.y)):
+                x = self.defence(model, batch.x, batch.y, batch.index)
+                loss, parts = self._objective(model, x, batch.y)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -192,6 +195,20 @@ class Trainer:
     def _cosine(self, steps: int) -> Callable[[int], float]:
         final = self.settings.final_lr
         return lambda step: final + (1 - final) * 0.5 * (1 + math.cos(math.pi * min(step / steps, 1.0)))
+
+
+@contextmanager
+def _one_line(batch_size: int, samples: int) -> Iterator[None]:
+    """Says of which setting it is that batch norm has nothing to take a variance of."""
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ConfigError(
+            f"training.batch_size: got {batch_size}, and batch norm sees one value per channel in a batch of "
+            f"{samples}; allowed: at least 2, and as many training samples"
+        ) from error
 
 
 def _refuse_divergence(model: nn.Module, epoch: Epoch) -> None:

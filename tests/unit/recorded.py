@@ -26,9 +26,10 @@ def bits40(events: Recording) -> bytes:
 
 
 def aedat2(events: Recording) -> bytes:
-    """`.aedat` of a DVS128."""
+    """`.aedat` of a DVS128, which counts columns from the right and rows from below; its lowest bit means "off"."""
     header = b"#!AER-DAT2.0\r\n# This is a raw AE data file\r\n"
-    return header + b"".join(struct.pack(">II", x << 8 | y << 1 | p, t) for x, y, t, p in events.tolist())
+    words = [(127 - x << 8 | 127 - y << 1 | 1 - p, t) for x, y, t, p in events.tolist()]
+    return header + b"".join(struct.pack(">II", *word) for word in words)
 
 
 def aedat3(events: Recording, packet: int = 100, others: bool = True) -> bytes:

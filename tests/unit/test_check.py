@@ -89,6 +89,22 @@ def test_the_name_of_the_clean_accuracy_is_taken(config, name):
     assert mistakes(config)[0].startswith(f"attacks.{name}: ")
 
 
+def test_a_window_needs_slices_of_equal_duration():
+    said = "dataset.window_us: got 500; allowed: null, or any with dataset.slices=time"
+    with pytest.raises(ConfigError) as error:
+        compose("config", ["dataset=nmnist", "dataset.window_us=500"])
+    assert str(error.value) == said
+    compose("config", ["dataset=nmnist", "dataset.window_us=500", "dataset.slices=time"])
+
+
+def test_a_learned_threshold_begins_where_it_has_an_effect():
+    chosen = ["neuron=trainable_threshold", "neuron.threshold=0.5"]
+    with pytest.raises(ConfigError) as error:
+        compose("config", [*chosen, "neuron.minimum=0.6"])
+    assert str(error.value) == "neuron.minimum: got 0.6; allowed: at most neuron.threshold, 0.5"
+    compose("config", [*chosen, "neuron.minimum=0.5"])
+
+
 def test_a_headline_needs_its_attack(config):
     del config["attacks"]["pgd"]
     (line,) = mistakes(config)

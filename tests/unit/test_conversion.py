@@ -17,7 +17,7 @@ import pytest
 
 from snnrobust.data import conversion
 from snnrobust.data.chunks import convert
-from snnrobust.data.conversion import CHUNK, Conversion, split_digest
+from snnrobust.data.conversion import CHUNK, Conversion, _amount, split_digest
 from snnrobust.data.dataset import DataError
 from snnrobust.data.frames import Framing
 from snnrobust.data.recordings import Sensor, Take, read
@@ -134,12 +134,16 @@ def test_the_place_of_the_data_makes_no_difference(task, converted, tmp_path):
     assert len(converted) == CHUNKS
 
 
-def test_the_digest_of_a_split_is_that_of_names_labels_and_times(task, tmp_path):
+def test_the_digest_of_a_split_is_that_of_names_sizes_labels_and_times(task, tmp_path):
     digest = split_digest(task.takes, task.root)
+    shutil.copytree(task.root, tmp_path / "x")
     elsewhere = [replace(take, path=tmp_path / "x" / take.path.name) for take in task.takes]
     assert split_digest(elsewhere, tmp_path / "x") == digest
     for other in (task.takes[:-1], task.takes[::-1], [replace(task.takes[0], stop_us=5), *task.takes[1:]]):
         assert split_digest(other, task.root) != digest
+    with task.takes[0].path.open("ab") as file:
+        file.write(b"12345")
+    assert split_digest(task.takes, task.root) != digest
 
 
 # --- interruptions
@@ -357,6 +361,13 @@ def test_a_disk_that_fills_up_is_reported_in_one_line(task, limit):
 def test_too_little_space_is_reported_before_the_work(task, monkeypatch, converted):
     usage = namedtuple("usage", ("total", "used", "free"))
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage(10, 9, 1))
-    with pytest.raises(DataError, match=r"cannot write the cache .*: 0.0 GB are needed, 0.0 GB are free"):
+    with pytest.raises(
+        DataError, match=r"cannot write the cache .*: 0.6 MB are needed, 0.0 MB are free \(dataset.cache\)"
+    ):
         task()
     assert converted == []
+
+
+@pytest.mark.parametrize(("size", "text"), [(0, "0.0 MB"), (999_900_000, "999.9 MB"), (12_340_000_000, "12.3 GB")])
+def test_amounts_below_a_gigabyte_are_in_megabytes(size, text):
+    assert _amount(size) == text

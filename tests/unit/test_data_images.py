@@ -14,6 +14,7 @@ from snnrobust.building import instantiate
 from snnrobust.config import compose
 from snnrobust.data.augmentation import Composed
 from snnrobust.data.dataset import DataError, balanced
+from snnrobust.data.event_augmentation import DropSteps
 from snnrobust.data.image_augmentation import Cutout
 from snnrobust.data.images import Images
 from snnrobust.data.mnist import FILES, FashionMnist, Mnist
@@ -182,6 +183,8 @@ def test_an_augmentation_that_does_not_fit_is_named_before_any_file_is_read():
         ValueError, match=r"^augmentation\.operations\.cutout\.fill: got 3 values; allowed: one for all"
     ):
         Images(Mnist(), mean=(0.3,), std=(0.4,), augmentation=Composed({"cutout": Cutout(4, (0.1, 0.2, 0.3))}))
+    with pytest.raises(ValueError, match=r"^augmentation\.operations\.steps\.probability: got images"):
+        Images(Mnist(), mean=(0.3,), std=(0.4,), augmentation=Composed({"steps": DropSteps()}))
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the real files are not here")

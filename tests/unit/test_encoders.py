@@ -1,6 +1,8 @@
 """Latency, phase and frequency codes: against hand-computed values and SpikingJelly's encoders."""
 
+import copy
 import math
+import pickle
 from itertools import pairwise
 
 import pytest
@@ -177,6 +179,18 @@ def test_the_first_step_is_the_image_and_the_gradient_of_a_black_pixel_has_no_ra
 def test_the_gradient_of_frequency_is_exact():
     x = torch.rand(2, 1, 5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
     assert torch.autograd.gradcheck(Frequency(4), x)
+
+
+def test_masks_of_frequency_are_made_once(monkeypatch):
+    x = torch.rand(2, 1, 6, 10)
+    with torch.inference_mode():  # what was made here must serve gradients as well
+        before = Frequency(3)(x)
+    monkeypatch.setattr(torch.fft, "fftfreq", lambda *_: pytest.fail("masks were made again"))
+    other = pickle.loads(pickle.dumps(copy.deepcopy(Frequency(3))))
+    assert torch.equal(other(x), before)
+    assert gradient_of(other, x, torch.ones(3, 1, 1, 1, 1)).isfinite().all()
+    Frequency(3).masks((6, 10)).fill_(False)
+    assert torch.equal(other(x), before)
 
 
 # --- together with the rest

@@ -96,6 +96,26 @@ def test_one_of_several_is_chosen_for_every_sample():
         assert torch.equal(found[members], operation(x[members], index[members], *STREAM, name))
 
 
+def test_images_have_no_steps_to_lose():
+    message = r"^operations\.a\.operations\.b\.probability: got images; allowed: event frames \[B, T, C, H, W\]"
+    with pytest.raises(ValueError, match=message):
+        Composed({"a": OneOf({"b": DropSteps()})})(torch.ones(2, 3, 8, 8), torch.arange(2), *STREAM)
+
+
+def test_a_misfit_among_several_is_found_whichever_is_drawn():
+    operations: dict[str, Augmentation] = {f"fits{i}": Flip() for i in range(8)}
+    with pytest.raises(ValueError, match=r"^operations\.one\.operations\.late\.padding: got 9; allowed: up to 8"):
+        Composed({"one": OneOf({**operations, "late": Crop(9)})}).refuse_misfit((3, 2, 8, 8))
+    Composed({"one": OneOf(operations)}).refuse_misfit((3, 2, 8, 8))
+
+
+def test_cells_are_drawn_alike_in_parts(monkeypatch):
+    x, index = frames(), torch.arange(16)
+    whole = DropCells(0.3)(x, index, *STREAM)
+    monkeypatch.setattr("snnrobust.data.event_augmentation.DRAWS", 3 * x[0].numel() + 1)
+    assert torch.equal(DropCells(0.3)(x, index, *STREAM), whole)
+
+
 @pytest.mark.parametrize("dataset", ["nmnist", "dvs_gesture", "asl_dvs", "cifar10_dvs", "ncaltech101", "recordings"])
 def test_nothing_is_mirrored_unless_asked_for(dataset):
     assert compose("config", [f"dataset={dataset}"]).choices["dataset/augmentation"] == "none"

@@ -4,6 +4,7 @@ import hashlib
 import shutil
 import tarfile
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from snnrobust.config import build, compose
+from snnrobust.data.augmentation import Composed
 from snnrobust.data.collections import asl_dvs, cifar10_dvs, dvs_gesture, nmnist
 from snnrobust.data.collections.asl_dvs import AslDvs
 from snnrobust.data.collections.base import natural
@@ -21,8 +23,10 @@ from snnrobust.data.collections.folder import Folder
 from snnrobust.data.collections.ncaltech101 import NCaltech101
 from snnrobust.data.collections.nmnist import NMnist
 from snnrobust.data.dataset import DataError
+from snnrobust.data.event_augmentation import OneOf
 from snnrobust.data.event_frames import EventFrames
 from snnrobust.data.frames import Framing
+from snnrobust.data.image_augmentation import Crop, Cutout, Flip
 from snnrobust.data.recordings import read
 from snnrobust.identity import training_signature
 from snnrobust.schema import ConfigError, parameters_of
@@ -175,6 +179,38 @@ def test_a_part_of_a_dataset_is_not_taken_for_the_whole(tmp_path, name):
     assert "\n" not in str(caught.value)
 
 
+def test_recordings_in_both_formats_are_refused(tmp_path):
+    put_cifar10_dvs(tmp_path / "root")
+    put(tmp_path / "root" / "CIFAR10DVS" / "cat" / "cifar10_cat_3.aedat4", 0)
+    with pytest.raises(
+        DataError, match=r"_0\.aedat and .*_cat_3\.aedat4 are of different formats, of which only one may be there"
+    ) as caught:
+        source(tmp_path, "cifar10_dvs").parts()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["crop_flip_cutout", "crop_flip", "resized_crop_flip", "events_nda", "events_drop"])
+def test_augmentations_of_images_and_of_events_fit(tmp_path, name):
+    dataset = source(tmp_path, "nmnist", f"dataset/augmentation={name}")
+    x = torch.ones(3, *dataset.shape)
+    assert dataset.augmentation(x, torch.arange(3), "a").shape == x.shape
+    if name == "crop_flip_cutout":
+        cutout = dataset.augmentation.operations["cutout"]  # type: ignore[attr-defined]
+        assert list(cutout.fill) == [0]  # no events
+
+
+@pytest.mark.parametrize(
+    ("augmentation", "message"),
+    [
+        (Composed({"cut": Cutout(4, (0.1, 0.2, 0.3))}), r"operations\.cut\.fill: got 3 values; allowed: one for all"),
+        (OneOf({"a": Flip(), "b": Crop(35)}), r"operations\.b\.padding: got 35; allowed: up to 34"),
+    ],
+)
+def test_an_augmentation_that_does_not_fit_is_named_before_any_file_is_read(augmentation, message):
+    with pytest.raises(ValueError, match=rf"^augmentation\.{message}"):
+        EventFrames(NMnist(), augmentation=augmentation)
+
+
 def test_a_class_without_recordings_is_named(tmp_path):
     dataset = source(tmp_path, "nmnist")
     for file in (tmp_path / "root/NMNIST/Train/4").iterdir():
@@ -312,6 +348,13 @@ def test_an_archive_of_archives_is_unpacked(tmp_path, monkeypatch):
     monkeypatch.setattr(cifar10_dvs, "ALL", replace(cifar10_dvs.ALL, md5=md5))
     found = Cifar10Dvs(partial=True).find(tmp_path)
     assert [len(found.train), len(found.test)] == [110, 10]
+
+
+def test_two_that_start_together_on_archives_find_the_same(packed):
+    with ThreadPoolExecutor(4) as pool:
+        found = [pool.submit(NMnist(partial=True).find, packed.parent) for _ in range(4)]
+    assert len({tuple(one.result().train) for one in found}) == 1
+    assert sorted(path.name for path in packed.iterdir()) == ["Test", "Test.zip", "Train", "Train.zip"]
 
 
 # --- DVS128 Gesture

@@ -254,6 +254,126 @@ def test_a_tensor_of_another_shape_is_named(narrow):
     assert "classifier.3.weight is [16, 15] instead of [16, 16]" in refused(changed(narrow, turned))
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_a_tensor_that_is_not_finite_is_named(narrow, value):
+    def spoiled(state):
+        state["layer2.1.running_var"][3] = value
+
+    assert "layer2.1.running_var has entries that are not finite" in refused(changed(narrow, spoiled))
+
+
+def test_a_negative_variance_is_named(narrow):
+    def spoiled(state):
+        state["layer2.1.running_var"][3] = -0.5
+
+    assert "layer2.1.running_var has negative entries" in refused(changed(narrow, spoiled))
+
+
+def test_a_number_that_the_network_cannot_hold_is_not_finite(narrow):
+    def huge(state):
+        state["layer1.0.bias"] = state["layer1.0.bias"].double() * 1e300
+
+    assert "layer1.0.bias has entries that are not finite" in refused(changed(narrow, huge))
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "allowed"),
+    [
+        ("layer1.0.weight", torch.complex64, "floating-point numbers"),
+        ("layer1.0.weight", torch.int64, "floating-point numbers"),
+        ("classifier.5.bias", torch.bool, "floating-point numbers"),
+        ("layer1.1.num_batches_tracked", torch.float32, "integers"),
+    ],
+)
+def test_a_tensor_of_another_kind_of_number_is_named(narrow, name, dtype, allowed):
+    def turned(state):
+        state[name] = state[name].to(dtype)
+
+    assert f"{name} is {str(dtype)[6:]}; allowed: {allowed}" in refused(changed(narrow, turned))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_floats_of_another_precision_become_those_of_the_network(narrow, dtype):
+    def turned(state):
+        return {k: v.to(dtype) if v.is_floating_point() else v.to(torch.int32) for k, v in state.items()}
+
+    before = torch.load(narrow, weights_only=True)["layer1.0.weight"]
+    weights = load(imported(changed(narrow, turned))).state_dict()["backbone.features.0.weight"]
+    assert torch.equal(weights, before.to(dtype).float())
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        torch.Tensor.to_sparse,
+        lambda tensor: torch.quantize_per_tensor(tensor, 0.1, 0, torch.qint8),
+        lambda tensor: tensor.to("meta"),
+    ],
+    ids=["sparse", "quantised", "meta"],
+)
+@pytest.mark.filterwarnings("ignore")  # of torch, that it will drop quantised tensors
+def test_a_tensor_that_is_not_dense_is_named(narrow, odd):
+    def turned(state):
+        state["classifier.3.weight"] = odd(state["classifier.3.weight"])
+
+    assert "classifier.3.weight is sparse, quantised" in refused(changed(narrow, turned))
+
+
+@pytest.mark.parametrize("kept", ["features.0", "classifier"])
+def test_half_a_network_is_refused(kept, tmp_path):
+    state = read(PUBLISHED / "robust_snn_conversion_vgg11_ann.pth")
+    half = {name: tensor for name, tensor in state.items() if name.startswith((kept, "features.0"))}
+    half |= {"features.0.weight": half["features.0.weight"].flatten()} if kept == "classifier" else {}
+    half |= {"stem": torch.ones(4, 3, 3, 3), "last": torch.ones(10, 4)}
+    torch.save(half, tmp_path / "half.pth")
+    with pytest.raises(ConfigError, match="a VGG without convolutions below features, or without a matrix"):
+        import_weights("robust_snn_conversion", tmp_path / "half.pth", ["neuron=relu", f"runs={tmp_path}"])
+
+
+@pytest.mark.parametrize("shape", [(), (16,), (0, 32), (16, 32, 1)])
+def test_a_layer_that_is_neither_convolution_nor_matrix_is_named(narrow, shape):
+    def turned(state):
+        state["classifier.1.weight"] = torch.ones(shape)
+
+    assert f"not weights of gradient_reg_defense (classifier.1.weight is {[*shape]}" in refused(changed(narrow, turned))
+
+
+# --- what was assumed
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            [],
+            "assumed: dataset=cifar10 encoder=direct encoder.steps=8 neuron=if; say otherwise with key=value "
+            "(the weights fit dataset=svhn as well)",
+        ),
+        (["dataset=svhn", "encoder.steps=4"], "assumed: encoder=direct neuron=if; say otherwise with key=value"),
+        (["dataset=cifar10", "encoder=direct", "encoder.steps=8", "neuron=if"], ""),
+    ],
+)
+def test_what_was_assumed_is_said(given, said, tmp_path):
+    path = PUBLISHED / "gradient_reg_defense_vgg11.pth"
+    assert import_weights("gradient_reg_defense", path, [*given, f"runs={tmp_path}"]).caution == said
+
+
+@pytest.mark.parametrize(("given", "code"), [([], "poisson"), (["encoder=direct"], "direct")])
+def test_poisson_spikes_are_assumed_where_the_name_of_the_file_tells_of_them(given, code, narrow):
+    path = narrow.rename(narrow.with_name("vgg5_poi[0.002].pth"))
+    done = import_weights("gradient_reg_defense", path, ["dataset=digits", *given, f"runs={narrow.parent}"])
+    assert type(load(done.home).encoder).__name__.lower() == code
+    assert ("encoder=poisson" in done.caution) == (not given)
+
+
+def test_a_mistake_in_an_override_is_not_blamed_on_the_file(narrow):
+    path = PUBLISHED / "gradient_reg_defense_vgg11.pth"
+    with pytest.raises(ConfigError, match=r"^dataset\.mean: got 1 values; allowed: 3"):
+        import_weights("gradient_reg_defense", path, ["dataset.mean=[0.5]", f"runs={narrow.parent}"])
+    assert refused(narrow, "dataset=mnist").startswith("dataset: classifier.1.weight sees 32 entries of 8 channels")
+    assert refused(narrow, "~encoder") == "~encoder: no setting can be left out; allowed: key=value"
+
+
 # --- files from strangers
 
 
@@ -275,6 +395,8 @@ def test_of_two_state_dicts_none_is_chosen(narrow):
     assert "state dicts in net, ema" in refused(changed(narrow, lambda state: {"net": state, "ema": state}))
     assert "no state dict" in refused(changed(narrow, lambda state: {"epoch": 3}))
     assert "no state dict" in refused(changed(narrow, lambda state: [1, 2]))
+    assert "no state dict" in refused(changed(narrow, lambda state: dict(enumerate(state.values()))))
+    assert "no state dict" in refused(changed(narrow, lambda state: {"net": dict(enumerate(state.values()))}))
 
 
 class _Touch:
@@ -290,6 +412,9 @@ class _Touch:
 def test_a_file_that_asks_for_code_is_refused_and_not_obeyed(narrow, tmp_path):
     trap = tmp_path / "trapped"
     assert "asks for code" in refused(changed(narrow, lambda state: {"net": state, "note": _Touch(trap)}))
+    older = tmp_path / "older.pth"
+    torch.save({"net": torch.load(narrow), "note": _Touch(trap)}, older, _use_new_zipfile_serialization=False)
+    assert "asks for code" in refused(older)
     assert not trap.exists()
 
 
@@ -299,6 +424,13 @@ def test_absent_and_damaged_files_are_said_to_be_so(narrow, tmp_path):
         damaged = tmp_path / "damaged.pth"
         damaged.write_bytes(content)
         assert "damaged" in refused(damaged)
+    older = tmp_path / "older.pth"
+    torch.save(torch.load(narrow), older, _use_new_zipfile_serialization=False)
+    whole = older.read_bytes()
+    for end in range(10, whole.index(b"_rebuild_tensor_v2") + 30):  # inside names, too
+        damaged.write_bytes(whole[:end])
+        with pytest.raises(ConfigError, match="damaged"):
+            read(damaged)
     assert "No such file" in refused(tmp_path / "absent.pth")
     (tmp_path / "folder.pth").mkdir()
     assert "Is a directory" in refused(tmp_path / "folder.pth")
@@ -355,7 +487,8 @@ def test_an_imported_run_is_attacked_reported_and_never_trained(narrow, capsys):
     )
     said = capsys.readouterr().out.splitlines()
     assert said[0].startswith("vgg5 for digits, 1,")
-    home = Path(said[1].rpartition("checkpoint=")[2])
+    assert said[1] == "assumed: encoder=direct neuron=if; say otherwise with key=value"
+    home = Path(said[2].rpartition("checkpoint=")[2])
     quick = ["tracker=none", "device=cpu", "attacks.pgd.steps=1"]
     source = ["+attack@attacks.other=transfer", f"attacks.other.source={home}"]
     assert main(["evaluate", f"checkpoint={home}", *quick, *source]) == 0

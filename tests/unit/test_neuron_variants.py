@@ -326,6 +326,12 @@ def test_rules_use_the_value_that_is_learned(kind):
     assert kind == "plif" or found == [[1, 1, 1], [0, 0, 0]]
 
 
+def test_a_threshold_cannot_begin_below_the_minimum():
+    with pytest.raises(ValueError, match=r"neuron\.minimum: got 0\.6; allowed: at most neuron\.threshold, 0\.5"):
+        TrainableThreshold(triangle(), 0.5, minimum=0.6)
+    TrainableThreshold(triangle(), 0.5, minimum=0.5)
+
+
 def test_a_threshold_below_the_minimum_has_no_effect_but_a_gradient():
     current = 0.02 * draws(6, 4, 5)
     results = []

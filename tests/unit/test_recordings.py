@@ -1,4 +1,4 @@
-"""Readers of recordings against tonic's and expelliarmus's, and the checks that every recording goes through."""
+"""Readers of recordings against those of tonic, SpikingJelly and others, and the checks of every recording."""
 
 import struct
 from pathlib import Path
@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from expelliarmus import Wizard  # type: ignore[import-untyped]
 from scipy.io import savemat
+from spikingjelly.datasets.cifar10_dvs import _load_origin_data as spikingjelly_aedat2
 from tonic.io import get_aer_events_from_file, make_structured_array, read_aedat_header_from_file, read_mnist_file
 
 from snnrobust.data.formats.mat5 import read_arrays
@@ -77,17 +78,28 @@ def test_40_bit_events_are_those_of_tonic_with_overflows(tmp_path, seed):
     assert np.array_equal(READERS[".bin"](file), read_mnist_file(file, dtype=EVENT))
 
 
-def test_aedat_words_are_those_of_tonic(tmp_path):
-    """tonic 1.7 cannot call its own `read_dvs_128`: these are the words that it would split."""
-    events = random_events(1, 400, 128, 128)
-    for name, content in (("2.aedat", recorded.aedat2(events)), ("3.aedat", recorded.aedat3(events, others=False))):
-        (tmp_path / name).write_bytes(content)
-        version, start, _ = read_aedat_header_from_file(str(tmp_path / name))
-        words = get_aer_events_from_file(str(tmp_path / name), version, start)
-        shifts = ((8, 0x7F), (1, 0x7F), (0, 1)) if version == 2 else ((17, 0x1FFF), (2, 0x1FFF), (1, 1))
-        x, y, p = (words["address"] >> shift & mask for shift, mask in shifts)
-        expected = make_structured_array(x, y, words["timeStamp"], p)
-        assert np.array_equal(READERS[".aedat"](tmp_path / name), expected)
+def test_aedat3_words_are_those_of_tonic(tmp_path):
+    (tmp_path / "x.aedat").write_bytes(recorded.aedat3(random_events(1, 400, 128, 128), others=False))
+    version, start, _ = read_aedat_header_from_file(str(tmp_path / "x.aedat"))
+    words = get_aer_events_from_file(str(tmp_path / "x.aedat"), version, start)
+    x, y, p = (words["address"] >> shift & mask for shift, mask in ((17, 0x1FFF), (2, 0x1FFF), (1, 1)))
+    expected = make_structured_array(x, y, words["timeStamp"], p)
+    assert np.array_equal(READERS[".aedat"](tmp_path / "x.aedat"), expected)
+
+
+def test_aedat2_events_are_those_of_spikingjelly(tmp_path):
+    raw = np.random.default_rng(0).integers(1 << 15, size=(500, 2), dtype=np.uint32)
+    file = tmp_path / "x.aedat"
+    file.write_bytes(b"#!AER-DAT2.0\r\n# a comment\r\n" + raw.astype(">u4").tobytes())
+    ours, theirs = READERS[".aedat"](file), spikingjelly_aedat2(file)
+    for name in ("x", "y", "t", "p"):
+        assert np.array_equal(ours[name], theirs[name])
+
+
+def test_an_aedat2_word_by_hand(tmp_path):
+    """Column 3 from the right, row 5 from below, off."""
+    take = written(tmp_path / "x.aedat", b"#!AER-DAT2.0\r\n" + struct.pack(">II", 3 << 8 | 5 << 1 | 1, 77))
+    assert read(take, SENSOR).tolist() == [(124, 122, 77, False)]
 
 
 def test_invalid_events_of_aedat3_are_left_out(tmp_path):
@@ -318,6 +330,91 @@ def test_coordinates_do_not_come_in_at_the_other_end(tmp_path, x, message):
     np.save(tmp_path / "x.npy", np.array([[5, 6, 1, 7], [x, 6, 1, 7]]))
     with pytest.raises(RecordingError, match=message):
         read(Take(tmp_path / "x.npy", 0), SENSOR)
+
+
+def put_columns(path: Path, t, x, p, how: str) -> Take:
+    """Events in the row 4, as an array with fields or of rows, or as ASL-DVS; every column of its own type."""
+    columns = {"x": np.array(x), "y": np.full(len(x), 4), "t": np.array(t), "p": np.array(p)}
+    if how == "mat":
+        savemat(path / "x.mat", {"ts": columns["t"], "x": columns["x"], "y": columns["y"], "pol": columns["p"]})
+        return Take(path / "x.mat", 0)
+    if how == "rows":
+        rows = np.stack([columns["x"], columns["y"], columns["p"], columns["t"] / 1000], axis=1)
+        np.save(path / "x.npy", rows)
+    else:
+        events = np.zeros(len(x), dtype=[(name, column.dtype) for name, column in columns.items()])
+        for name, column in columns.items():
+            events[name] = column
+        np.save(path / "x.npy", events)
+    return Take(path / "x.npy", 0)
+
+
+@pytest.mark.parametrize("how", ["fields", "rows", "mat"])
+@pytest.mark.parametrize(
+    ("p", "on"),
+    [
+        ([0, 1, 1], [False, True, True]),
+        ([-1, 1, -1], [False, True, False]),
+        ([-1.0, 1.0, 1.0], [False, True, True]),
+        ([-1, -1, -1], [False] * 3),
+        ([0, 0, 0], [False] * 3),
+        ([True, False, True], [True, False, True]),
+        (np.array([0, 1, 1], dtype=np.uint8), [False, True, True]),
+    ],
+)
+def test_polarities_are_0_and_1_or_minus_1_and_1(tmp_path, how, p, on):
+    take = put_columns(tmp_path, [1, 2, 3], [5, 6, 7], p, how)
+    found = read(take, Sensor(180, 240))
+    assert found["p"].tolist() == on
+    assert found["t"].tolist() == [1, 2, 3]
+    assert found["x"].tolist() == [5, 6, 7]
+
+
+@pytest.mark.parametrize("how", ["fields", "rows", "mat"])
+@pytest.mark.parametrize(
+    ("p", "values"),
+    [([-1, 0, 1], "-1, 0, 1"), ([0, 2, 2], "0, 2"), ([1, 2, 1], "1, 2"), ([-3, 0, 5], "-3, 0, 5")],
+)
+def test_other_polarities_are_refused(tmp_path, how, p, values):
+    take = put_columns(tmp_path, [1, 2, 3], [5, 6, 7], p, how)
+    with pytest.raises(RecordingError, match=f"has the polarities {values}: expected 0 and 1, or -1 and 1"):
+        read(take, Sensor(180, 240))
+
+
+@pytest.mark.parametrize(
+    ("how", "t", "x", "p", "message"),
+    [
+        ("fields", [1.0, 1e19], [5, 6], [0, 1], r"an event at t = 1e\+19 us: expected times that 64 bits hold"),
+        ("fields", [-1e19, 1.0], [5, 6], [0, 1], r"an event at t = -1e\+19 us"),
+        ("fields", np.array([1, 1 << 63], dtype=np.uint64), [5, 6], [0, 1], r"an event at t = 9.22e\+18 us"),
+        ("rows", [1.0, 1e19], [5, 6], [0, 1], r"an event at t = 1e\+19 us"),
+        ("rows", [1.0, 1e308 * 1000], [5, 6], [0, 1], "holds numbers that are not finite"),
+        ("mat", [1.0, 1e19], [5, 6], [0, 1], r"an event at t = 1e\+19 us"),
+        ("fields", [1.0, 2.5], [5, 6], [0, 1], "has t = 2.5 at event 1: expected whole numbers"),
+        ("mat", [1.0, 2.5], [5, 6], [0, 1], "has t = 2.5 at event 1: expected whole numbers"),
+        ("rows", [1.0, 2.0], [5, 6.25], [0, 1], "has x = 6.25 at event 1"),
+        ("mat", [1.0, 2.0], [0.5, 6], [0, 1], "has x = 0.5 at event 0"),
+        ("fields", [1, 2], [5, 6], [0.0, 0.5], "has p = 0.5 at event 1"),
+        ("fields", [1, 2], [5, 1e30], [0, 1], "has an event at x = 32767"),
+        ("fields", ["1", "2"], [5, 6], [0, 1], r"has t as an array \[2\] of <U1: expected numbers"),
+    ],
+)
+def test_numbers_that_are_no_times_or_places_are_refused(tmp_path, how, t, x, p, message):
+    with np.errstate(over="ignore"):
+        take = put_columns(tmp_path, t, x, p, how)
+    with pytest.raises(RecordingError, match=message) as caught:
+        read(take, Sensor(180, 240))
+    assert "\n" not in str(caught.value)
+
+
+def test_tonics_gestures_may_have_fractions_of_milliseconds(tmp_path):
+    np.save(tmp_path / "x.npy", np.array([[5, 6, 1, 4.035], [5, 6, 0, 4.0361]]))  # 1000 * 4.035 is a little less
+    assert read(Take(tmp_path / "x.npy", 0), SENSOR)["t"].tolist() == [4035, 4036]
+
+
+def test_the_unused_bits_of_dat_are_no_polarity(tmp_path):
+    content = recorded.dat(random_events(0, 0)) + struct.pack("<II", 9, 5 | 6 << 14 | 0b1110 << 28)
+    assert read(written(tmp_path / "x.dat", content), SENSOR).tolist() == [(5, 6, 9, False)]
 
 
 def test_events_that_go_back_in_time_are_refused(tmp_path):

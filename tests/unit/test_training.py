@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from snnrobust.data.augmentation import NONE, Augmentation
 from snnrobust.data.dataset import Split, Splits
@@ -17,6 +17,7 @@ from snnrobust.evaluation.evaluator import Settings
 from snnrobust.experiment import Experiment
 from snnrobust.regularizers.gradient_sparsity import GradientSparsity
 from snnrobust.regularizers.none import NoRegularizer
+from snnrobust.schema import ConfigError
 from snnrobust.spiking.encoder import Direct
 from snnrobust.spiking.neuron import LIF
 from snnrobust.spiking.surrogate import triangle
@@ -248,6 +249,35 @@ def test_a_last_batch_of_one_sample_is_left_out(make_tiny, number, sizes):
     watching = Watching()
     train(trainer(defence=watching, epochs=1), make_tiny(), data(number))
     assert [len(step) for step in watching.steps] == sizes
+
+
+@pytest.mark.parametrize(("batch_size", "number"), [(1, 40), (16, 1)])
+def test_batch_norm_over_a_single_value_is_said_to_be_a_matter_of_the_batch(make_tiny, batch_size, number):
+    model = make_tiny()
+    model.backbone = nn.Sequential(nn.Flatten(2), nn.Flatten(0, 1), nn.Linear(64, 4), nn.BatchNorm1d(4), Steps())
+    model.encoder = Direct(1)
+    with pytest.raises(ConfigError) as error:
+        train(trainer(batch_size=batch_size), model, data(number))
+    assert str(error.value) == (
+        f"training.batch_size: got {batch_size}, and batch norm sees one value per channel in a batch of 1; "
+        "allowed: at least 2, and as many training samples"
+    )
+
+
+class Steps(nn.Module):
+    """`[B, K]` as one step."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.unsqueeze(0)
+
+
+def test_other_value_errors_of_a_step_stay_what_they_are(make_tiny):
+    class Broken(NoDefence):
+        def __call__(self, model: Any, x: Tensor, y: Tensor, index: Tensor) -> Tensor:
+            raise ValueError("something else")
+
+    with pytest.raises(ValueError, match="something else"):
+        train(trainer(defence=Broken()), make_tiny())
 
 
 def test_what_the_defence_returns_is_learned_from(make_tiny):

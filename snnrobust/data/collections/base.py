@@ -71,7 +71,7 @@ class Archive:
         for name in self.names:
             if (folder / name).is_file():
                 verify(folder / name, self.md5, None, source)
-                unpack(folder / name, folder)
+                unpack(folder / name, folder, self.holds)
                 return
 
 

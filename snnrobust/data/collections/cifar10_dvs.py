@@ -6,12 +6,14 @@ https://figshare.com/articles/dataset/CIFAR10-DVS_New/4724671. There is no offic
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from snnrobust.data.archives import unpack
 from snnrobust.data.collections.base import Archive, Collection, Listing, by_class, complete, last_for_test
-from snnrobust.data.recordings import Sensor
+from snnrobust.data.dataset import DataError
+from snnrobust.data.recordings import Sensor, Take
 from snnrobust.settings import HeldOut
 
 SOURCE = "https://figshare.com/ndownloader/files/38023437 (.aedat4) or https://figshare.com/s/d03a91081824536f12a8"
@@ -43,11 +45,22 @@ class Cifar10Dvs(Collection):
         for name in CLASSES:
             # Verified as parts of the whole, or published without a checksum.
             if not (folder / name).exists() and (folder / f"{name}.zip").is_file():
-                unpack(folder / f"{name}.zip", folder)
+                unpack(folder / f"{name}.zip", folder, name)
         expected = (
             f"expected {NUMBER // 10} recordings <class>/*.aedat4 or *.aedat of CIFAR10-DVS for each of "
             f"{', '.join(CLASSES)}, or {ALL.names[0]} (MD5 {ALL.md5}) in {folder}, from {SOURCE}"
         )
         takes = by_class(folder, CLASSES, (".aedat4", ".aedat"), expected)
+        _refuse_mixture(takes, expected)
         complete(folder, takes, NUMBER, self.partial, expected)
         return last_for_test(takes, self.test)
+
+
+def _refuse_mixture(takes: Sequence[Take], expected: str) -> None:
+    """A recording in both formats would count twice, and might be in two parts."""
+    first: dict[str, Path] = {}
+    for take in takes:
+        first.setdefault(take.path.suffix.lower(), take.path)
+    if len(first) > 1:
+        found = " and ".join(str(path) for path in first.values())
+        raise DataError(f"{found} are of different formats, of which only one may be there: {expected}")

@@ -44,7 +44,7 @@ class NCaltech101(Collection):
         if not own.exists():
             whole.unpacked(folder, SOURCE)
             if (folder / whole.holds).is_file():
-                unpack(folder / whole.holds, folder)
+                unpack(folder / whole.holds, folder, own.name)
         expected = (
             f"expected {NUMBER} recordings <class>/*.bin of N-Caltech101 in {CLASSES} folders, or {whole.names[0]} "
             f"(MD5 {whole.md5}) in {folder}, from {SOURCE}"

@@ -1,8 +1,11 @@
 """AEDAT 2 of a DVS128 and AEDAT 3.1, `.aedat`: CIFAR10-DVS and DVS128 Gesture as their authors published them.
 
 After a header of lines that start with `#`: in version 2 pairs of big-endian 32-bit words, address and microseconds;
-in version 3.1 packets of a 28-byte header and little-endian events, of which those of polarity are taken. Addresses are
-split as tonic does (`tonic.io.read_dvs_128`, `read_dvs_ibm`).
+in version 3.1 packets of a 28-byte header and little-endian events, of which those of polarity are taken.
+
+The chip counts columns from the right and rows from below, and its lowest bit is set for "off". Addresses of version 2
+are turned round as jAER and SpikingJelly do (`spikingjelly.datasets.cifar10_dvs`); tonic's `read_dvs_128` takes them as
+they are. Addresses of version 3.1 are split as tonic does (`tonic.io.read_dvs_ibm`).
 """
 
 from __future__ import annotations
@@ -18,6 +21,8 @@ from snnrobust.data.saccades import EVENT, Recording
 PACKET = struct.Struct("<HHIIIIII")
 """Type, source, event size, offset of the time, overflows of the clock, capacity, number and number of valid events."""
 POLARITY, POLARITY_SIZE = 1, 8
+LAST = 127
+"""Row and column of a DVS128."""
 
 
 def read(path: Path) -> Recording:
@@ -55,7 +60,7 @@ def _two(data: bytes) -> Recording:
     if len(data) % 8:
         raise ValueError(f"has {len(data)} bytes of events: expected a multiple of 8, the size of one; it is cut off")
     address, time = np.frombuffer(data, dtype=">u4").reshape(-1, 2).T
-    return assembled((address >> 8) & 0x7F, (address >> 1) & 0x7F, time, address & 1)
+    return assembled(LAST - ((address >> 8) & 0x7F), LAST - ((address >> 1) & 0x7F), time, 1 - (address & 1))
 
 
 def _three(data: bytes) -> Recording:

@@ -30,5 +30,7 @@ def read(path: Path) -> Recording:
     if raw.ndim == 1 and raw.dtype.names and {"x", "y", "t", "p"} <= set(raw.dtype.names):
         return assembled(raw["x"], raw["y"], raw["t"], raw["p"])
     if raw.ndim == 2 and raw.shape[1] == 4 and raw.dtype.kind in "iuf":
-        return assembled(raw[:, 0], raw[:, 1], 1000.0 * raw[:, 3], raw[:, 2])
+        with np.errstate(over="ignore"):  # what is too large becomes infinite, which is refused
+            t = np.rint(1000.0 * raw[:, 3].astype(np.float64))
+        return assembled(raw[:, 0], raw[:, 1], t, raw[:, 2])
     raise ValueError(f"is an array {list(raw.shape)} of {raw.dtype}: expected events [N] with x, y, t, p, or [N, 4]")

@@ -48,5 +48,6 @@ def _tactile(train: NDArray[Any]) -> Recording:
     if train.ndim != 2 or len(train) != TAXELS**2 + 1:
         raise ValueError(f"has a spiketrain of shape {train.shape}: expected {TAXELS**2 + 1} rows")
     column, taxel = train[:-1].T.nonzero()
-    t = np.rint(1e6 * train[-1, column])
-    return assembled(taxel % TAXELS, taxel // TAXELS, t, train[taxel, column] > 0)
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, which is refused
+        t = np.rint(1e6 * train[-1, column].astype(np.float64))
+    return assembled(taxel % TAXELS, taxel // TAXELS, t, train[taxel, column])

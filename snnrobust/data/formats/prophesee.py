@@ -36,7 +36,7 @@ def read_dat(path: Path) -> Recording:
     if len(data) % SIZE:
         raise ValueError(f"has {len(data)} bytes of events: expected a multiple of {SIZE}; it is cut off")
     time, word = np.frombuffer(data, dtype="<u4").reshape(-1, 2).T
-    return assembled(word & 0x3FFF, word >> 14 & 0x3FFF, time, word >> 28)
+    return assembled(word & 0x3FFF, word >> 14 & 0x3FFF, time, word >> 28 & 1)
 
 
 def read_raw(path: Path) -> Recording:

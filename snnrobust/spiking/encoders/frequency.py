@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -43,26 +44,34 @@ class Frequency(Encoder):
         self.mask = mask
 
     def forward(self, x: Tensor) -> Tensor:
-        masks = self.masks((x.shape[-2], x.shape[-1])).to(x.device)[:, None, None]
+        masks = _masks(self.steps, self.mask, (x.shape[-2], x.shape[-1]), x.device)[:, None, None]
         filtered = torch.fft.ifft2(torch.fft.fft2(x) * masks)
         # Where nothing is filtered, rounding would decide the sign of the gradient of black pixels.
         return torch.where(masks.all((-2, -1), keepdim=True), x, filtered.abs())
 
     def masks(self, size: tuple[int, int]) -> Tensor:
         """`[T, H, W]` bool: the frequencies that are kept at each step, in the order of `fft2`."""
-        share = 1 - torch.arange(self.steps) / max(self.steps, PUBLISHED_STEPS)
-        rows, columns = (self._kept(n, share) for n in size)
-        return rows.unsqueeze(2) & columns.unsqueeze(1)
-
-    def _kept(self, n: int, share: Tensor) -> Tensor:
-        """`[T, n]` along one axis."""
-        frequency = (torch.fft.fftfreq(n) * n).round()
-        width = (share * n / 2).unsqueeze(1)
-        inside = frequency < width if self.mask == "published" else frequency <= width
-        kept: Tensor = (frequency >= -width) & inside
-        return kept
+        return _masks(self.steps, self.mask, size, torch.device("cpu")).clone()
 
     def peak(self, size: tuple[int, int]) -> float:
         """A bound: the sum of the absolute values of the widest filter kernel. Sharp edges overshoot."""
         kernels: Tensor = torch.fft.ifft2(self.masks(size).double()).abs().sum((1, 2))
         return float(kernels.max())
+
+
+@lru_cache(maxsize=16)
+def _masks(steps: int, mask: str, size: tuple[int, int], device: torch.device) -> Tensor:
+    """`[T, H, W]` bool, made once per device and kept: nobody may write to it."""
+    with torch.inference_mode(False):  # or autograd could not use it later
+        share = 1 - torch.arange(steps, device="cpu") / max(steps, PUBLISHED_STEPS)
+        rows, columns = (_kept(n, mask, share) for n in size)
+        return (rows.unsqueeze(2) & columns.unsqueeze(1)).to(device)
+
+
+def _kept(n: int, mask: str, share: Tensor) -> Tensor:
+    """`[T, n]` along one axis."""
+    frequency = (torch.fft.fftfreq(n, device="cpu") * n).round()
+    width = (share * n / 2).unsqueeze(1)
+    inside = frequency < width if mask == "published" else frequency <= width
+    kept: Tensor = (frequency >= -width) & inside
+    return kept

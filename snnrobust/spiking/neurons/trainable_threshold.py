@@ -22,12 +22,15 @@ class TrainableThreshold(Neuron):
 
     Args:
         threshold: before training.
-        minimum: below which it has no effect.
+        minimum: below which it has no effect; at most `threshold`.
         tau: membrane time constant in steps; None for no leak.
         decay_input: scale the current by `1/tau`.
         detach_reset: cut the gradient through the reset.
         reset: to 0, or by the threshold.
         surrogate: derivative of the spike.
+
+    Raises:
+        ValueError: if `minimum` is above `threshold`: another threshold than the one given would fire.
     """
 
     def __init__(
@@ -41,6 +44,8 @@ class TrainableThreshold(Neuron):
         reset: Literal["hard", "soft"] = "hard",
     ) -> None:
         super().__init__()
+        if minimum > threshold:
+            raise ValueError(f"neuron.minimum: got {minimum:g}; allowed: at most neuron.threshold, {threshold:g}")
         self.surrogate = surrogate
         self.threshold = nn.Parameter(torch.tensor(float(threshold)))
         self.minimum = minimum
