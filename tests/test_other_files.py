@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from snnrobust.cli import main
+from snnrobust.record import results_content
 from tests.unit.recorded import bits40, random_events
 
 CLASSES = 2
@@ -71,14 +72,11 @@ def test_weights_are_not_judged_on_a_split_of_other_files(train, tmp_path, capsy
 
 def test_the_record_is_of_the_split_that_was_loaded(train, tmp_path, monkeypatch):
     """Files that come or go while a run lasts change nothing of it."""
-    from snnrobust import run
-
-    written = run.results_content
 
     def meanwhile(*arguments):
         (tmp_path / "a").rename(tmp_path / "gone")
-        return written(*arguments)
+        return results_content(*arguments)
 
-    monkeypatch.setattr(run, "results_content", meanwhile)
+    monkeypatch.setattr("snnrobust.run.results_content", meanwhile)
     assert train("a") == 0
     assert json.loads((run_of(tmp_path) / "results.json").read_text())["split_digests"]
