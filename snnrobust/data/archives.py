@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import logging
 import lzma
-import os
 import shutil
 import stat
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO
 from uuid import uuid4
 
 from snnrobust.data.dataset import DataError
+from snnrobust.data.locks import locked
 
 DAMAGE = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, NotImplementedError)
 """What the standard library raises for an archive that is cut off or altered (with OSError for gzip and bzip2)."""
 
 UNPACKING = ".unpacking."
-
-log = logging.getLogger(__name__)
 
 
 def verify(path: Path, md5: str | None, size: int | None, source: str) -> None:
@@ -66,8 +61,10 @@ def unpack(archive: Path, into: Path, holds: str) -> None:
             links, devices), would replace something, or the folder cannot be written.
     """
     try:
-        into.mkdir(parents=True, exist_ok=True)
-        with _alone(into):
+        with locked(into, "unpacks an archive") as alone:
+            if alone:  # else those who left something may be alive, and each has a place of its own
+                for left in into.glob(f"{UNPACKING}*"):
+                    shutil.rmtree(left, ignore_errors=True)
             if not (into / holds).exists():
                 _unpack(archive, into, holds)
     except DAMAGE as error:
@@ -85,34 +82,6 @@ def _unpack(archive: Path, into: Path, holds: str) -> None:
         _move(archive, beside, into, holds)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """No other process unpacks into the folder meanwhile. The lock is on the folder and ends with the process.
-
-    Where the file system has no locks, each has a place of its own, and what others have left stays: they may be alive.
-    """
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        if _locked(descriptor, folder):
-            for left in folder.glob(f"{UNPACKING}*"):
-                shutil.rmtree(left, ignore_errors=True)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _locked(descriptor: int, folder: Path) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        log.info("another process unpacks an archive into %s: waiting for it", folder)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-    except OSError as error:
-        log.info("%s cannot be locked: %s", folder, error)
-        return False
-    return True
 
 
 def _md5(path: Path) -> str:

@@ -11,7 +11,6 @@ another one than when it was written (after a copy, or a damage).
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import logging
@@ -35,6 +34,7 @@ from snnrobust.data.cache import MANIFEST, key, writing
 from snnrobust.data.chunks import Chunk, Process, ProcessError, Target, convert, stored
 from snnrobust.data.dataset import DataError
 from snnrobust.data.frames import Framing
+from snnrobust.data.locks import locked
 from snnrobust.data.recordings import RecordingError, Take
 from snnrobust.files import write_json
 
@@ -126,7 +126,8 @@ class Conversion:
 
     def _make(self, folder: Path, settings: Mapping[str, Any]) -> None:
         unfinished = folder.with_name(f"{folder.name}.unfinished")
-        with _alone(unfinished):
+        # Where there are no locks, two processes write the same frames to the same places.
+        with locked(unfinished, "converts the same recordings"):
             if _opened(folder, settings) is not None:
                 # Another process has made it while this one waited.
                 shutil.rmtree(unfinished)
@@ -259,36 +260,6 @@ def _finished(done: Path, target: Target, number: int) -> dict[int, str]:
         if first % CHUNK == 0 and first < number and stored(target, first, min(CHUNK, number - first)) == digest:
             digests[first] = digest
     return digests
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """A folder, made if absent, in which no other process works meanwhile.
-
-    The lock is on the folder itself and ends with the process. Where the file system has no locks, two processes
-    write the same frames to the same places.
-    """
-    while True:
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            _lock(descriptor, folder)
-            # The one that had the lock may have renamed the folder: then this is the lock of another place.
-            if folder.exists() and os.path.samestat(os.fstat(descriptor), folder.stat()):
-                yield
-                return
-        finally:
-            os.close(descriptor)
-
-
-def _lock(descriptor: int, folder: Path) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        log.info("another process converts the same recordings in %s: waiting for it", folder)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-    except OSError as error:
-        log.info("%s cannot be locked: %s", folder, error)
 
 
 def _header(shape: tuple[int, ...]) -> dict[str, Any]:

@@ -144,7 +144,7 @@ def test_what_tells_that_all_is_there_comes_last(tmp_path, monkeypatch):
 
 
 def test_of_two_that_start_together_one_unpacks_and_both_go_on(tmp_path, monkeypatch, caplog):
-    caplog.set_level("INFO", "snnrobust.data.archives")
+    caplog.set_level("INFO", "snnrobust.data")
     archive, into, times = good(tmp_path, "zip"), tmp_path / "data", []
 
     def slow(path: Path):
