@@ -61,7 +61,7 @@ def unpack(archive: Path, into: Path, holds: str) -> None:
             links, devices), would replace something, or the folder cannot be written.
     """
     try:
-        with locked(into, "unpacks an archive") as alone:
+        with locked(into, "unpacks an archive into") as alone:
             if alone:  # else those who left something may be alive, and each has a place of its own
                 for left in into.glob(f"{UNPACKING}*"):
                     shutil.rmtree(left, ignore_errors=True)

@@ -127,7 +127,7 @@ class Conversion:
     def _make(self, folder: Path, settings: Mapping[str, Any]) -> None:
         unfinished = folder.with_name(f"{folder.name}.unfinished")
         # Where there are no locks, two processes write the same frames to the same places.
-        with locked(unfinished, "converts the same recordings"):
+        with locked(unfinished, "converts the same recordings in"):
             if _opened(folder, settings) is not None:
                 # Another process has made it while this one waited.
                 shutil.rmtree(unfinished)

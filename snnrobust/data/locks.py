@@ -20,7 +20,7 @@ def locked(folder: Path, what: str) -> Iterator[bool]:
 
     Args:
         folder: may be renamed or removed by the process that holds it.
-        what: the others do meanwhile, for the log.
+        what: the others do meanwhile, up to the name of the folder, for the log.
     """
     while True:
         folder.mkdir(parents=True, exist_ok=True)
@@ -39,7 +39,7 @@ def _locked(descriptor: int, folder: Path, what: str) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        log.info("another process %s in %s: waiting for it", what, folder)
+        log.info("another process %s %s: waiting for it", what, folder)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
     except OSError as error:
         log.info("%s cannot be locked: %s", folder, error)
