@@ -128,21 +128,17 @@ def refuse_other_files(config: Mapping[str, Any], results: Mapping[str, Any]) ->
     Raises:
         DataError: if the data are of other files, for datasets whose content is not published as a whole.
     """
-    from snnrobust.data.dataset import DataError
+    from snnrobust.data import dataset
 
     recorded = results.get("split_digests")
     if not recorded:
         return
     try:
         found = instantiate("dataset", config["dataset"]).split_digests()
-    except DataError:  # the data are elsewhere, or gone: the results stay what they are
+    except dataset.DataError:  # the data are elsewhere, or gone: the results stay what they are
         return
-    if found != recorded:
-        parts = ", ".join(part for part, digest in recorded.items() if found.get(part) != digest)
-        raise DataError(
-            f"dataset.root: other files than those of the recorded results ({parts}); allowed: the same files, or "
-            "force=true to train and evaluate again"
-        )
+    than, remedy = "those of the recorded results", "force=true to train and evaluate again"
+    dataset.refuse_other_files(recorded, found, than, remedy)
 
 
 def instantiate(key: str, node: Mapping[str, Any]) -> Any:

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import yaml
 
-from snnrobust.data.dataset import DataError, Splits
+from snnrobust.data.dataset import DataError, Splits, refuse_other_files
 from snnrobust.evaluation import evaluator
 from snnrobust.evaluation.report import Report
 from snnrobust.experiment import Experiment, ForeignExperiment, refuse_misfits
@@ -98,7 +98,9 @@ def _run(job: Job, build: Build, display: Display) -> dict[str, Any]:
         with _tracked(tracker, job, folder, display) as tracked:
             checkpoint, spent = _weights(experiment, model, splits, job, tracked, display)
             seconds |= spent
-            _refuse_other_files(checkpoint, splits)
+            # Other files under the same name may hold training samples in their test part.
+            trained = checkpoint.provenance.get("split_digests", {})
+            refuse_other_files(trained, splits.digests, "the weights were trained with", "train with force=true")
             report = experiment.evaluate(model, splits, display.evaluation)
             results = results_content(experiment, job, checkpoint, splits, report, seconds)
             _write(folder, report, results)
@@ -125,17 +127,6 @@ def _weights(
         return _tried(experiment, model, splits, job), {}
     assert isinstance(model, SpikingClassifier)
     return _trained(experiment, model, splits, job, tracked, display)
-
-
-def _refuse_other_files(checkpoint: Checkpoint, splits: Splits) -> None:
-    """Data of other files under the same name may hold training samples in their test part."""
-    trained = checkpoint.provenance.get("split_digests")
-    if trained and trained != splits.digests:
-        parts = ", ".join(part for part, digest in trained.items() if splits.digests.get(part) != digest)
-        raise DataError(
-            f"dataset.root: other files than the weights were trained with ({parts}); allowed: the same files, or "
-            "train with force=true"
-        )
 
 
 def _tried(experiment: ForeignExperiment, model: Foreign, splits: Splits, job: Job) -> Checkpoint:

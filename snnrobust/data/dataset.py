@@ -133,6 +133,23 @@ class DataError(Exception):
     """Data that cannot be used: one line that says what, where, and what is expected."""
 
 
+def refuse_other_files(recorded: Mapping[str, str], found: Mapping[str, str], than: str, remedy: str) -> None:
+    """Passes silently if data are of the files that something was made of.
+
+    Args:
+        recorded: digests by part, see `DataSource.split_digests`; none where the content is published as a whole.
+        found: those of the data today.
+        than: what was made of the recorded ones, for the message.
+        remedy: what to do instead of bringing the same files back.
+
+    Raises:
+        DataError: naming the parts that differ.
+    """
+    if recorded and dict(recorded) != dict(found):
+        parts = ", ".join(part for part, digest in recorded.items() if found.get(part) != digest)
+        raise DataError(f"dataset.root: other files than {than} ({parts}); allowed: the same files, or {remedy}")
+
+
 def stratified(labels: Tensor, fractions: tuple[float, ...], seed: int) -> tuple[Tensor, ...]:
     """Disjoint, sorted index sets with the given fractions of every class, and the rest of the data as the last set.
 
