@@ -17,11 +17,11 @@ import logging
 import os
 import shutil
 import sys
-import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 from queue import SimpleQueue
@@ -35,6 +35,7 @@ from snnrobust.data.chunks import Chunk, Process, ProcessError, Target, convert,
 from snnrobust.data.dataset import DataError
 from snnrobust.data.frames import Framing
 from snnrobust.data.locks import locked
+from snnrobust.data.progress import progress
 from snnrobust.data.recordings import RecordingError, Take
 from snnrobust.files import write_json
 
@@ -107,6 +108,11 @@ class Conversion:
             raise DataError(f"{folder} was changed while it was made: run again")
         return frames
 
+    @cached_property
+    def split(self) -> str:
+        """See `split_digest`."""
+        return split_digest(self.takes, self.root)
+
     def _settings(self) -> dict[str, Any]:
         """All that the frames depend on; the recordings as a digest."""
         digest = hashlib.sha256()
@@ -120,7 +126,7 @@ class Conversion:
             "format": FORMAT,
             "framing": json.loads(json.dumps(asdict(self.framing))),
             "recordings": len(self.takes),
-            "split": split_digest(self.takes, self.root),
+            "split": self.split,
             "files": digest.hexdigest(),
         }
 
@@ -173,7 +179,7 @@ class Conversion:
         workers = min(self.workers or _processors(), len(missing) // SHARE)
         with (
             done.open("a") as finished,
-            _progress(self.name, len(self.takes)) as advance,
+            progress(self.name, len(self.takes)) as advance,
             closing(_converted(target, missing, workers)) as results,
         ):
             advance(sum(len(chunk.takes) for chunk in chunks if chunk.first in digests))
@@ -279,21 +285,3 @@ def _amount(size: int) -> str:
 def _synchronised(file: Path) -> None:
     with file.open("rb") as content:
         os.fsync(content.fileno())
-
-
-@contextmanager
-def _progress(name: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Shows recordings converted so far, on a terminal as a bar, elsewhere as lines of the log."""
-    if not sys.stderr.isatty():
-        start = time.perf_counter()
-        log.info("converting %d recordings of %s", total, name)
-        yield lambda _: None
-        log.info("converted %d recordings of %s in %.1f s", total, name, time.perf_counter() - start)
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("converting {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(name, total=total)
-        yield lambda number: bar.advance(task, number)

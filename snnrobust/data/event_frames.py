@@ -128,15 +128,17 @@ class EventFrames(DataSource):
         Raises:
             DataError: if a file is absent or damaged, or the cache cannot be written.
         """
-        parts = self.parts()._asdict()
-        digests = {name: split_digest(takes, self._folder) for name, takes in parts.items()}
-        return Splits(**{name: self._split(name, takes) for name, takes in parts.items()}, digests=digests)
+        parts = {name: self._conversion(name, takes) for name, takes in self.parts()._asdict().items()}
+        splits = {name: self._split(conversion) for name, conversion in parts.items()}
+        return Splits(**splits, digests={name: conversion.split for name, conversion in parts.items()})
 
-    def _split(self, name: str, takes: Sequence[Take]) -> Split:
+    def _conversion(self, name: str, takes: Sequence[Take]) -> Conversion:
         title = f"{self.recordings.title} {name}"
         parent = Path(self.cache).expanduser() / "events"
-        frames = Conversion(title, self._folder, takes, self.framing, parent, self.workers)()
-        return Split(torch.from_numpy(frames), _labels(takes), self.max_count)
+        return Conversion(title, self._folder, takes, self.framing, parent, self.workers)
+
+    def _split(self, conversion: Conversion) -> Split:
+        return Split(torch.from_numpy(conversion()), _labels(conversion.takes), self.max_count)
 
     @property
     def _folder(self) -> Path:
