@@ -7,10 +7,10 @@ READY := $(VENV)/.ready
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo results test test-long check format bench lock clean
+.PHONY: help setup demo results defences defences-quick test test-long check format bench lock clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 setup: $(READY) ## make .venv with the pinned dependencies (once)
 
@@ -40,6 +40,14 @@ results: setup ## repeat the sweeps of docs/results.md (most of an hour on 2 cor
 	$(BIN)/snnrobust train -m $(SUITES)
 	for name in digits digits_events suites; do $(BIN)/snnrobust report runs/$$name --out docs/results/$$name; done
 	$(BIN)/python -m benchmarks.flips
+
+# Resumable: what is on record under runs/defences is not run again.
+JOBS ?= 2
+defences: setup ## compare all defences on two datasets; writes sweeps/defences.md (hours; JOBS=2 processes)
+	$(BIN)/python -m sweeps.compare sweeps/defences.yaml --jobs $(JOBS)
+
+defences-quick: setup ## the same under PGD-10 alone
+	$(BIN)/python -m sweeps.compare sweeps/defences.yaml --jobs $(JOBS) --quick
 
 test: setup ## the test suite (under 10 minutes on 2 cores)
 	$(BIN)/python -m pytest -m "not long"

@@ -33,7 +33,7 @@ TRAINED = (
     "dataset=cifar10_sprites", "dataset.train_limit=4000", "dataset.test_limit=300", "dataset/augmentation=flip",
     "dataset.validation=0.02", "model=sew_resnet18", "model.width=16", "model.stem_width=16", "model.pool=max,avg",
     "encoder=phase", "encoder.steps=10", "neuron=if", "neuron.detach_reset=true", "neuron/surrogate=atan",
-    "regularizer=none", "training=adam", "training.epochs=8", "training.lr=0.002", "training.batch_size=64",
+    "regularizer=none", "training=adam", "training.epochs=8", "training.optimizer.lr=0.002", "training.batch_size=64",
     "threat.eps=6/255", "suite=trail",
     f"seed={','.join(map(str, SEEDS))}", "device=cpu", "tracker=none",
 )  # fmt: skip

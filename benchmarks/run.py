@@ -17,9 +17,9 @@ from benchmarks.memory import peak
 from benchmarks.networks import CASES, STEPS
 from benchmarks.pairs import Timing, measure
 from benchmarks.steps import NUMBER, attack_steps
-from benchmarks.training import training_steps
+from benchmarks.training import CASES as training_cases
+from benchmarks.training import training_steps, verdict
 from snnrobust import environment
-from snnrobust.config import build, compose
 
 THREADS = 2
 ROUNDS = 3
@@ -41,10 +41,12 @@ def table(title: str, timings: list[Timing], scale: float = 1.0) -> list[str]:
 
 
 def training() -> list[str]:
-    experiment, _ = build(compose("config", ["device=cpu", "tracker=none"]).config)
-    batch = experiment.load().train.batch(torch.arange(64))
-    timings = measure(training_steps(experiment.classifier().train(), batch))
-    return table("Digits ConvNet, batch 64, one thread (forward, loss, backward)", timings)
+    lines = []
+    for case in training_cases:
+        with protocol.threads(THREADS):
+            timings = measure(training_steps(case), rounds=11, warmup=2)
+        lines += [*table(f"{case.name}, batch {case.batch}, IF", timings), verdict(timings), ""]
+    return lines
 
 
 def steps() -> list[str]:
@@ -100,7 +102,11 @@ def main() -> None:
         f"`make bench`, commit {state}, {environment.hardware('cpu', THREADS)['cpu']}, torch {torch.__version__}, "
         f"T={STEPS}. In one process, in turn; medians over rounds; ratios are medians of pairs.",
         "",
-        "## A training step",
+        f"## A training step ({THREADS} threads)",
+        "",
+        "Forward, loss and backward with gradient-sparsity regularization (SR); random weights. The published style is "
+        "written from the formulas: a loop over time in eager torch, the stem at every step, the regularizer sample by "
+        "sample.",
         "",
         *training(),
         f"## A gradient step of an attack ({THREADS} threads)",

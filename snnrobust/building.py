@@ -155,8 +155,9 @@ def instantiate(key: str, node: Mapping[str, Any]) -> Any:
     except InstantiationException as error:
         cause = error.__cause__
         if isinstance(cause, ValueError):
-            text = str(cause)
-            raise ValueError(text if text.startswith(key) else f"{key}.{text}") from error
+            text, inside = str(cause), str(error).partition("full_key:")[2].strip()
+            path = f"{key}.{inside}" if inside else key  # of a node in this one
+            raise ValueError(text if text.startswith(key) else f"{path}.{text}") from error
         said, reason = in_one_line(error).partition(", set env var")[0], cause
         while reason is not None and reason.__cause__ is not None:
             reason = reason.__cause__

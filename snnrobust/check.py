@@ -9,6 +9,7 @@ from annotated_types import Ge
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from snnrobust.schema import ConfigError, check_node, unknown
+from snnrobust.trainable import misfits
 
 LAYERS = (
     *("data", "spiking", "estimators", "models", "regularizers"),
@@ -29,12 +30,6 @@ NODES = (
 FOREIGN_NODES = ("dataset", "model", "threat", "estimator", "tracker")
 SAVED_NODES = ("dataset", "encoder", "neuron", "model")
 """What a saved classifier is built from."""
-JUMPS = {
-    "Poisson": "the spikes that encoder={} draws anew",
-    "Latency": "which pixels the rounding of encoder={} moves by a whole step",
-    "Phase": "which bits the rounding of encoder={} flips",
-}
-"""Codes that are no continuous function of the input: a small step changes nothing, or changes it by a jump."""
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 Count = Annotated[int, Ge(1)]
@@ -125,7 +120,7 @@ def check(config: Mapping[str, Any], trusted: frozenset[str] = TRUSTED) -> None:
     if not mistakes:  # attacks repeat values of the nodes above, such as the threat: one mistake, one line
         mistakes = [m for name, node in config["attacks"].items() for m in check_node(f"attacks.{name}", node)]
     if not mistakes:
-        mistakes = [*_together(config), *(() if foreign else _trainable(config))]
+        mistakes = [*_together(config), *(() if foreign else misfits(config))]
     if mistakes:
         raise ConfigError("\n".join(mistakes))
 
@@ -206,44 +201,6 @@ def _together(config: Mapping[str, Any]) -> Iterator[str]:
             yield f"attacks.{name}: the name is taken; choose another"
         if "_target_" not in node:
             yield f"attacks.{name}: got {dict(node)!r}; allowed: a choice of the group attack (names hold no dots)"
-
-
-def _trainable(config: Mapping[str, Any]) -> Iterator[str]:
-    """What makes no sense to train."""
-    encoder, regularizer, kind = config["encoder"], config["regularizer"], config["dataset"].get("kind")
-    if kind != encoder.get("kind"):
-        yield (
-            f"encoder: got a code for {encoder.get('kind')}, but the dataset consists of {kind}; "
-            "allowed: encoder=frames for events, any other for images"
-        )
-    jumps = next((what for name, what in JUMPS.items() if _named(encoder, name)), None)
-    if jumps and _named(regularizer, "GradientSparsity") and regularizer["weight"] > 0:
-        code = str(encoder["_target_"]).rpartition(".")[2].lower()
-        yield (
-            f"regularizer: the finite difference of gradient_sparsity would measure {jumps.format(code)}; "
-            f"allowed: regularizer=none, which encoder={code} chooses by itself"
-        )
-    neuron = config["neuron"]
-    noise = _named(neuron, "NoisyLIF") and neuron["noise"] > 0
-    if noise and _named(regularizer, "GradientSparsity") and regularizer["weight"] > 0:
-        yield (
-            "regularizer: the finite difference of gradient_sparsity would measure the noise that neuron=noisy_lif "
-            "draws anew; allowed: regularizer=none, which neuron=noisy_lif chooses by itself"
-        )
-    dropout = _named(config["model"], "VGG") and config["model"]["dropout"] > 0
-    if dropout and _named(regularizer, "GradientSparsity") and regularizer["weight"] > 0:
-        yield (
-            "regularizer: the finite difference of gradient_sparsity would measure which hidden spikes model.dropout "
-            "sets to 0 anew; allowed: regularizer=none, or model.dropout=0"
-        )
-    if _named(neuron, "TrainableThreshold") and neuron["minimum"] > neuron["threshold"]:
-        yield f"neuron.minimum: got {neuron['minimum']:g}; allowed: at most neuron.threshold, {neuron['threshold']:g}"
-    if _named(neuron, "PSN") and neuron["steps"] != encoder.get("steps"):
-        yield f"neuron.steps: got {neuron['steps']}; allowed: {encoder.get('steps')}, the steps of the encoder"
-
-
-def _named(node: Mapping[str, Any], name: str) -> bool:
-    return str(node["_target_"]).endswith(f".{name}")
 
 
 def _flips(threat: Any) -> bool:

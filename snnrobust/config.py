@@ -18,7 +18,7 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from snnrobust.building import build as build
@@ -99,7 +99,9 @@ def compose(root: str, overrides: Sequence[str], places: frozenset[str] | None =
 @cache
 def _chosen(root: str, choices: tuple[str, ...]) -> DictConfig:
     """The config that choices alone give, which says what keys there are; the jobs of a sweep share it."""
-    return _compose(root, list(choices))
+    composed = _compose(root, list(choices))
+    _fit_attacks(composed, composed.hydra.runtime.choices)
+    return composed
 
 
 def _compose(root: str, overrides: list[str]) -> DictConfig:
@@ -119,6 +121,7 @@ def resolved(composed: DictConfig, choices: Mapping[Any, Any]) -> Composed:
     """
     try:
         own = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+        _fit_attacks(own, choices)
         content = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         text = in_one_line(error)
@@ -133,6 +136,36 @@ def resolved(composed: DictConfig, choices: Mapping[Any, Any]) -> Composed:
         content |= {"weights": pinned_weights(content["checkpoint"])}
     named = {str(k): str(v) for k, v in choices.items() if not str(k).startswith("hydra") and v is not None}
     return Composed({str(k): v for k, v in content.items()}, named)
+
+
+AROUND = {"threat": "linf", "estimator": "trained"}
+"""What the yaml files of defences and validations choose for the attack in them."""
+
+
+def _fit_attacks(config: DictConfig, choices: Mapping[Any, Any]) -> None:
+    """Takes back, in place, what such a file chose for its attack where another attack has no use for it.
+
+    What the command line chose stays, and is refused later where the attack does not know it.
+
+    Raises:
+        ConfigError: for attacks that look at another run, or at codes.
+    """
+    for group, choice in choices.items():
+        word, _, place = str(group).partition("@")
+        if word != "attack" or not choice or place.partition(".")[0] not in ("defence", "training"):
+            continue
+        own = OmegaConf.to_container(OmegaConf.load(folder() / "attack" / f"{choice}.yaml"))
+        assert isinstance(own, dict)
+        if "seed" not in own:
+            raise ConfigError(f"{group}: got {choice}; allowed: attacks on the inputs of the network that is trained")
+        for name, default in AROUND.items():
+            if own.get(name) == f"${{{name}}}" or choices.get(f"{name}@{place}.{name}") != default:
+                continue
+            with open_dict(config):
+                node = OmegaConf.select(config, place)
+                brought = node.pop(name)
+                if name in own:
+                    node[name] = {key: value if key == "_target_" else brought[key] for key, value in own[name].items()}
 
 
 FRACTION = re.compile(r"\d+(\.\d+)?/[1-9]\d*")
@@ -191,4 +224,4 @@ def _hint(path: Sequence[str]) -> str:
     """How to add what is not there yet."""
     if path[0] == "attacks" and len(path) == 2:
         return f"; to add one: +attack@attacks.{path[1]}=CHOICE"
-    return "; to add one: a leading +" if "parameters" in path else ""
+    return "; to add one: a leading +" if {"parameters", "optimizer", "scheduler"} & {*path} else ""

@@ -58,6 +58,7 @@ class Terminal:
         with Progress(*columns, console=self.console, disable=self.quiet, transient=self.brief) as bar:
             task = bar.add_task(name, total=total, status="")
             yield lambda done, status: bar.update(task, advance=done, status=status)
+            bar.update(task, total=bar.tasks[task].completed)  # less than announced where a training stops early
 
 
 def results_title(results: Mapping[str, Any]) -> str:

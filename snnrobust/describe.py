@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from rich.table import Table
@@ -19,11 +21,12 @@ from snnrobust.randomness import isolated
 from snnrobust.spiking.activation import ReLU
 from snnrobust.spiking.classifier import SpikingClassifier
 from snnrobust.spiking.neuron import Neuron
-from snnrobust.training.loop import TrainingSettings
+from snnrobust.training.settings import MakeOptimizer, TrainingSettings
+from snnrobust.training.trial import refuse_unusable
 
 META = torch.device("meta")
-STATES = {"adam": 2, "sgd": 1}
-"""Numbers that an optimiser keeps per parameter."""
+KERNELS = ("fused", "foreach", "capturable")
+"""Settings of optimizers that need a device with content."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ class Memory:
     """Bytes of a training step.
 
     Args:
-        weights: parameters and buffers.
+        weights: parameters and buffers, twice where their average is kept as well.
         updates: gradients of the parameters and what the optimiser keeps.
         activations: what the forward pass keeps for the backward pass.
     """
@@ -101,21 +104,20 @@ class Memory:
         return self.weights + self.updates + self.activations
 
 
-def memory(model: nn.Module, shape: tuple[int, ...], batch: int, optimizer: str, device: torch.device) -> Memory:
+def memory(model: nn.Module, shape: tuple[int, ...], settings: TrainingSettings, device: torch.device) -> Memory:
     """Memory of one training step on the clean inputs of a batch.
 
     What is kept is what autograd saves, each storage once: exact, but for passing results (the largest are of the size
-    of one layer), for what the libraries need for themselves, and for the second pass of some regularizers.
+    of one layer), for what the libraries need for themselves, and for further passes of defences and regularizers.
+    Activations are counted in float32.
 
     Args:
         model: whose forward pass is run in training mode.
         shape: of one input.
-        batch: number of inputs.
-        optimizer: a key of `STATES`.
+        settings: batch size, optimizer and average.
         device: where the model lies.
     """
-    parameters = sum(p.numel() * p.element_size() for p in model.parameters())
-    buffers = sum(b.numel() * b.element_size() for b in model.buffers())
+    parameters, buffers = sum(map(_size, model.parameters())), sum(map(_size, model.buffers()))
     own = {_place(tensor) for tensor in [*model.parameters(), *model.buffers()]}
     saved: dict[int, Tensor] = {}
 
@@ -127,10 +129,30 @@ def memory(model: nn.Module, shape: tuple[int, ...], batch: int, optimizer: str,
     probe = copy.deepcopy(model).requires_grad_()
     own |= {_place(tensor) for tensor in [*probe.parameters(), *probe.buffers()]}
     with isolated("describe"), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        logits = probe.train()(torch.zeros(batch, *shape, device=device))
+        logits = probe.train()(torch.zeros(settings.batch_size, *shape, device=device))
     assert logits.requires_grad
     activations = sum(tensor.untyped_storage().nbytes() for tensor in saved.values())
-    return Memory(parameters + buffers, parameters * (1 + STATES[optimizer]), activations)
+    copies = 1 if settings.ema is None else 2
+    states = [value for state in _stepped(settings.optimizer, model).state.values() for value in state.values()]
+    kept = sum(_size(value) for value in states if isinstance(value, Tensor) and value.dim())
+    return Memory(copies * (parameters + buffers), parameters + kept, activations)
+
+
+def _stepped(make: MakeOptimizer, model: nn.Module) -> torch.optim.Optimizer:
+    """The optimizer after a first step, on the meta device: it keeps by then what it will keep."""
+    if isinstance(make, partial):  # the same state, whatever the step is computed by
+        make = partial(make.func, *make.args, **{k: v for k, v in make.keywords.items() if k not in KERNELS})
+    parameters = [nn.Parameter(torch.empty_like(p, device=META)) for p in model.parameters()]
+    for parameter in parameters:
+        parameter.grad = torch.empty_like(parameter)
+    optimizer = make(parameters)
+    with suppress(RuntimeError):  # of those that ask for the value of an entry, once the state is made
+        optimizer.step()
+    return optimizer
+
+
+def _size(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
 
 
 def _place(tensor: Tensor) -> int:
@@ -151,19 +173,25 @@ def without_content(experiment: Experiment) -> SpikingClassifier:
 
 
 def layers_table(experiment: Experiment) -> Table:
-    """For the terminal; shapes are those of one sample."""
+    """For the terminal; shapes are those of one sample.
+
+    Raises:
+        ValueError: if the model does not fit the data, or cannot be trained by the optimizer and the schedule.
+    """
     model = without_content(experiment)
     shape, settings = experiment.dataset.shape, experiment.training
     assert isinstance(settings, TrainingSettings)
+    refuse_unusable(settings, model, experiment.device)
     found = [*layers(model, shape, META)]
     total = sum(p.numel() for p in model.parameters())
-    need = memory(model, shape, settings.batch_size, settings.optimizer, META)
+    need = memory(model, shape, settings, META)
+    optimizer = type(_stepped(settings.optimizer, model)).__name__
     table = Table(
         title=f"input {'x'.join(map(str, shape))}, T = {experiment.encoder.steps}, {total:,} parameters",
         title_justify="left",
         caption=(
             f"neurons and multiply-accumulates (MAC) of one step. A training step on {settings.batch_size} samples "
-            f"({settings.optimizer}) takes about {_bytes(need.total)}: weights {_bytes(need.weights)}, gradients and "
+            f"({optimizer}) takes about {_bytes(need.total)}: weights {_bytes(need.weights)}, gradients and "
             f"optimiser {_bytes(need.updates)}, activations {_bytes(need.activations)}"
         ),
         caption_justify="left",

@@ -26,9 +26,13 @@ from snnrobust.spiking.encoder import Encoder
 from snnrobust.spiking.neuron import NeuronFactory
 from snnrobust.threat import Threat
 from snnrobust.training import loop
-from snnrobust.training.defences import Defence
+from snnrobust.training.course import Trained
+from snnrobust.training.defences.base import Defence
 from snnrobust.training.imported import Imported
-from snnrobust.training.loop import Epoch, Trained, Trainer, TrainingSettings
+from snnrobust.training.loop import Trainer
+from snnrobust.training.scores import Epoch
+from snnrobust.training.settings import TrainingSettings
+from snnrobust.training.trial import refuse_unusable
 
 
 def resolve_device(name: str) -> torch.device:
@@ -88,6 +92,19 @@ class Experiment:
     def classifier(self) -> SpikingClassifier:
         """The untrained classifier; its weights depend on the seed alone."""
         return untrained(self.dataset, self.encoder, self.neuron, self.model, self.seed).to(self.device)
+
+    def refuse_misfits(self, model: SpikingClassifier | Foreign) -> None:
+        """Tries all estimators on the model, and the optimizer, before anything is spent on data and training.
+
+        Raises:
+            ValueError: in one line, if one does not apply to it.
+        """
+        attacks = _paths("attacks", self.attacks) | _paths("defence", vars(self.defence))
+        attacks |= _paths("regularizer", vars(self.regularizer))
+        if isinstance(self.training, TrainingSettings):
+            attacks |= _paths("training.validation", vars(self.training.validation))
+            refuse_unusable(self.training, model, self.device)
+        _try_estimators(attacks, model)
 
     def train(
         self,
@@ -156,6 +173,14 @@ class ForeignExperiment:
             load_weights(network, self.weights)
         return Foreign(network, self.dataset.bounds, self.stochastic).to(self.device)
 
+    def refuse_misfits(self, model: SpikingClassifier | Foreign) -> None:
+        """Tries all estimators on the model.
+
+        Raises:
+            ValueError: in one line, if one does not apply to it.
+        """
+        _try_estimators(_paths("attacks", self.attacks), model)
+
     def cautions(self, model: Foreign, splits: Splits) -> list[str]:
         """See `foreign.verify`; tried on the first test batch."""
         batch = next(splits.test.batches(self.evaluation.batch_size))
@@ -187,13 +212,14 @@ def _tell_shapes(classifier: SpikingClassifier, shape: tuple[int, ...]) -> None:
     classifier.train()
 
 
-def refuse_misfits(attacks: Mapping[str, Attack], model: Classifier) -> None:
-    """Tries the estimators of all attacks on a model, before anything is spent on its training.
+def _paths(key: str, settings: Mapping[str, object]) -> dict[str, Attack]:
+    """The attacks among some settings, by their path in the config."""
+    return {f"{key}.{name}": value for name, value in settings.items() if isinstance(value, Attack)}
 
-    Raises:
-        ValueError: naming the attack, if one does not apply to it.
-    """
-    for name, attack in attacks.items():
+
+def _try_estimators(attacks: Mapping[str, Attack], model: Classifier) -> None:
+    """Raises a ValueError that names the attack if an estimator does not apply to the model."""
+    for path, attack in attacks.items():
         if isinstance(attack.estimator, Strongest):
             continue  # leaves out what does not apply
         for variant in attack.variants().values():
@@ -201,4 +227,4 @@ def refuse_misfits(attacks: Mapping[str, Attack], model: Classifier) -> None:
                 with variant.estimator.applied(model):
                     pass
             except ValueError as error:
-                raise ValueError(f"attacks.{name}.{error}") from error
+                raise ValueError(f"{path}.{error}") from error

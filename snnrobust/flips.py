@@ -45,6 +45,10 @@ class Flips(Threat):
     def excess(self, x: Tensor, origin: Tensor) -> Tensor:
         return (distance(x, origin) - self.count).clamp_min(0).to(x.dtype)
 
+    def scaled(self, share: float) -> Flips:
+        """At least one flip."""
+        return Flips(max(1, round(share * self.count)))
+
     def contains(self, other: Threat) -> bool:
         return isinstance(other, Flips) and other.count <= self.count
 

@@ -20,14 +20,24 @@ from snnrobust.evaluation.selection import Selection
 from snnrobust.experiment import Experiment, ForeignExperiment
 from snnrobust.job import SCHEMA, Job
 from snnrobust.training.checkpoint import Checkpoint
-from snnrobust.training.loop import Epoch
+from snnrobust.training.scores import Epoch
 
 
 def curves(epoch: Epoch) -> dict[str, float]:
     """One flat row per epoch, under the names that trackers show."""
     rows = {"train": vars(epoch.train), "validation": vars(epoch.validation)}
     flat = {f"{split}/{name}": value for split, scores in rows.items() for name, value in scores.items()}
+    if epoch.robust_accuracy is not None:
+        flat["validation/robust_accuracy"] = epoch.robust_accuracy
     return {"epoch": epoch.epoch, "lr": epoch.lr, **flat}
+
+
+def kept_metrics(epoch: Epoch) -> dict[str, float]:
+    """Of the epoch that was kept, as they stand beside the metrics of the test."""
+    metrics = {"validation_accuracy": epoch.validation.accuracy, "validation_loss": epoch.validation.loss}
+    if epoch.robust_accuracy is not None:
+        metrics["validation_robust_accuracy"] = epoch.robust_accuracy
+    return metrics
 
 
 def results_content(

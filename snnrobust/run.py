@@ -19,7 +19,7 @@ import yaml
 from snnrobust.data.dataset import DataError, Splits, refuse_other_files
 from snnrobust.evaluation import evaluator
 from snnrobust.evaluation.report import Report
-from snnrobust.experiment import Experiment, ForeignExperiment, refuse_misfits
+from snnrobust.experiment import Experiment, ForeignExperiment
 from snnrobust.files import write_atomically, write_json
 from snnrobust.foreign import Foreign
 from snnrobust.job import (
@@ -35,14 +35,15 @@ from snnrobust.job import (
     RunFailed,
     results_of,
 )
-from snnrobust.record import curves, gradients, outcomes, plain, provenance, results_content, summary
+from snnrobust.record import curves, gradients, kept_metrics, outcomes, plain, provenance, results_content, summary
 from snnrobust.saved import refuse_imported
 from snnrobust.schema import ConfigError
 from snnrobust.spiking.classifier import SpikingClassifier
 from snnrobust.tracking import Description, Tracked, Tracker
 from snnrobust.training import loop
 from snnrobust.training.checkpoint import Checkpoint, CheckpointError
-from snnrobust.training.loop import Diverged, Epoch
+from snnrobust.training.course import Diverged
+from snnrobust.training.scores import Epoch
 
 FOR_USERS = (ConfigError, DataError, CheckpointError, Diverged)
 """Errors whose message says all: their type adds nothing."""
@@ -111,9 +112,9 @@ def _run(job: Job, build: Build, display: Display) -> dict[str, Any]:
 def _classifier(experiment: Experiment | ForeignExperiment) -> SpikingClassifier | Foreign:
     try:
         model = experiment.classifier()
-        refuse_misfits(experiment.attacks, model)
+        experiment.refuse_misfits(model)
         return model
-    except ValueError as error:  # a model that does not fit its data, its weights, or the estimators of the attacks
+    except ValueError as error:  # a model that does not fit its data, weights, estimators of attacks, or optimizer
         raise ConfigError(str(error)) from error
 
 
@@ -196,15 +197,13 @@ def _train(
 
     start = time.perf_counter()
     trained = experiment.train(model, splits, on_epoch, display.training)
-    origin = provenance(experiment, job) | ({"split_digests": dict(splits.digests)} if splits.digests else {})
-    metrics = {
-        "validation_accuracy": trained.best.validation.accuracy,
-        "validation_loss": trained.best.validation.loss,
-    }
+    log.info("%d epochs; the best on validation data was %d", trained.epochs, trained.best.epoch)
+    origin = provenance(experiment, job) | {"epochs": trained.epochs}
+    origin |= {"split_digests": dict(splits.digests)} if splits.digests else {}
     return Checkpoint(
         job.training,
         trained.best.epoch,
-        metrics,
+        kept_metrics(trained.best),
         {"train": time.perf_counter() - start},
         origin,
         dict(trained.state),

@@ -54,6 +54,10 @@ class Threat(ABC):
         """`[B]`: by how much the perturbation leaves the budget; 0 inside it."""
 
     @abstractmethod
+    def scaled(self, share: float) -> Threat:
+        """The same kind of set, `share` times as large, `share` in (0, 1]."""
+
+    @abstractmethod
     def contains(self, other: Threat) -> bool:
         """True if every perturbation that `other` allows is allowed here too."""
 
@@ -79,6 +83,9 @@ class Linf(Threat):
 
     def excess(self, x: Tensor, origin: Tensor) -> Tensor:
         return ((x - origin).abs().flatten(1).amax(1) - self.eps).clamp_min(0)
+
+    def scaled(self, share: float) -> Linf:
+        return Linf(share * self.eps)
 
     def contains(self, other: Threat) -> bool:
         # No entry is longer than the whole: an l_2 ball lies inside the box around it.
@@ -126,6 +133,9 @@ class L2(Threat):
 
     def excess(self, x: Tensor, origin: Tensor) -> Tensor:
         return (_length(x - origin) - self.eps).clamp_min(0)
+
+    def scaled(self, share: float) -> L2:
+        return L2(share * self.eps)
 
     def contains(self, other: Threat) -> bool:
         return isinstance(other, L2) and other.eps <= self.eps

@@ -21,8 +21,9 @@ PATHS = sorted(folder().rglob("*.yaml"))
 NODES = {
     path.relative_to(folder()).with_suffix("").as_posix(): node
     for path in PATHS
-    if "_target_" in (node := yaml.safe_load(path.read_text()) or {})
+    if (node := yaml.safe_load(path.read_text()) or {}).get("_target_", "").startswith("snnrobust.")
 }
+"""Files whose settings are ours; those of torch's optimizers are torch's, and only some of them are listed."""
 NODES |= {
     f"{name}.{part}": node[part] for name, node in NODES.items() for part in ("images", "recordings") if part in node
 }
@@ -30,6 +31,7 @@ TARGETS = sorted({node["_target_"] for node in NODES.values()})
 NESTED = {
     *("threat", "surrogate", "parameters", "estimator", "estimators", "candidates", "attack", "source"),
     *("augmentation", "operations", "recordings", "images"),
+    *("optimizer", "schedule", "scheduler", "validation"),
 }
 """Settings that are objects of their own, or the settings of someone else's class."""
 
@@ -73,6 +75,13 @@ def settings_of(node):
     return {k: v for k, v in node.items() if not k.startswith("_") and k != "defaults"}
 
 
+def chosen_by(node):
+    """Settings that the defaults list brings: `optimizer: adam`, `/attack@attack: pgd`."""
+    items = [key for item in node.get("defaults", []) if isinstance(item, dict) for key in item]
+    places = [key.rpartition("@")[2] for key in items if not key.startswith("override")]
+    return {place for place in places if "." not in place}
+
+
 def late(node, parameters):
     """Parameters that are handed over when a partial object is called."""
     return {name for name, p in parameters.items() if p.required and node.get("_partial_")}
@@ -113,7 +122,7 @@ def test_every_file_lists_all_settings_of_its_target(name):
     node = NODES[name]
     parameters = parameters_of(node["_target_"])
     assert parameters is not None, "the settings cannot be read from the source"
-    assert set(settings_of(node)) == set(parameters) - late(node, parameters)
+    assert {*settings_of(node), *chosen_by(node)} - late(node, parameters) == set(parameters) - late(node, parameters)
 
 
 @pytest.mark.parametrize("target", TARGETS)

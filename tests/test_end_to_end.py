@@ -23,7 +23,7 @@ from snnrobust.identity import evaluation_signature, training_signature
 
 SMALL = ("model.channels=[8]", "model.hidden=32", "encoder.steps=4", "device=cpu")
 QUICK = ("train", *SMALL, "training=debug")
-THREE_EPOCHS = ("train", *SMALL, "training.epochs=3", "training.batch_size=32", "training.lr=0.02")
+THREE_EPOCHS = ("train", *SMALL, "training.epochs=3", "training.batch_size=32", "training.optimizer.lr=0.02")
 FILES = {
     "config.yaml",
     "overrides.yaml",
@@ -289,7 +289,7 @@ def test_estimators_and_a_cascade_are_chosen_on_the_command_line(run):
 
 
 def test_an_attack_is_transferred_from_another_run(run, tmp_path):
-    other = ("train", *SMALL, "training.epochs=3", "training.batch_size=32", "training.lr=0.02", "seed=1")
+    other = ("train", *SMALL, "training.epochs=3", "training.batch_size=32", "training.optimizer.lr=0.02", "seed=1")
     done(*other, "attacks.pgd.steps=1", f"runs={tmp_path / 'others'}")
     source = only(tmp_path / "others")
     moved = ("+attack@attacks.moved=transfer", f"attacks.moved.source='{source}'", "+attack@attacks.own=transfer")
@@ -428,10 +428,10 @@ def test_flags_may_stand_between_overrides(tmp_path):
 
 
 def test_a_training_that_diverges_says_what_to_do(tmp_path):
-    answer = command(*QUICK, "training.optimizer=sgd", "training.lr=1e38", f"runs={tmp_path}")
+    answer = command(*QUICK, "training/optimizer=sgd", "training.optimizer.lr=1e38", f"runs={tmp_path}")
     assert answer.status == 1
     (line,) = answer.err.splitlines()
-    assert "training.lr" in line
+    assert "training.optimizer.lr" in line
     assert not (only(tmp_path) / "checkpoint.pt").exists()
 
 
@@ -460,6 +460,37 @@ def test_an_interrupt_ends_the_command_in_one_line(tmp_path):
     assert line.startswith("snnrobust: interrupted")
     assert not list(tmp_path.glob("runs/*/results.json"))
     assert not list(tmp_path.glob("runs/*/checkpoint.pt"))
+
+
+# --- validation
+
+
+def test_a_training_that_is_chosen_by_robust_accuracy_and_stops_early_leaves_its_figures(tmp_path):
+    chosen = ("training/validation=robust", "training.validation.samples=30", "training.validation.patience=1")
+    answer = done(
+        *THREE_EPOCHS, *chosen, "training.epochs=30", "training.validation.attack.steps=2", f"runs={tmp_path}"
+    )
+    run = only(tmp_path)
+    rows = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+    values = [row["validation/robust_accuracy"] for row in rows]
+    content = results(run)
+    assert len(rows) == content["training"]["epochs"] == values.index(max(values)) + 2 < 30
+    assert content["best_epoch"] == values.index(max(values)) + 1
+    assert content["metrics"]["validation_robust_accuracy"] == max(values)
+    assert (
+        f"{len(rows)} epochs; the best on validation data was {content['best_epoch']}" in (run / "run.log").read_text()
+    )
+    assert answer.err == ""
+
+
+def test_an_optimizer_that_torch_refuses_is_one_line_before_the_data_are_read(tmp_path):
+    answer = command(
+        *QUICK, "training.optimizer.betas=[0,0.9]", f"runs={tmp_path}", "dataset=mnist", "dataset.root=absent"
+    )
+    assert answer.status == 1
+    (line,) = answer.err.splitlines()
+    assert line == f"snnrobust: {only(tmp_path)}: training.optimizer: betas must be either both floats or both Tensors"
+    assert not (only(tmp_path) / "history.jsonl").exists()
 
 
 # --- trackers
@@ -493,7 +524,9 @@ def test_a_tracker_that_fails_costs_a_warning_and_no_result(tmp_path, monkeypatc
 
 
 def test_a_failed_run_is_tracked_as_failed(tmp_path):
-    answer = command(*QUICK, "training.optimizer=sgd", "training.lr=1e38", f"runs={tmp_path}", tracker="wandb")
+    answer = command(
+        *QUICK, "training/optimizer=sgd", "training.optimizer.lr=1e38", f"runs={tmp_path}", tracker="wandb"
+    )
     assert answer.status == 1
     (tracked,) = only(tmp_path).glob("wandb/offline-run-*")
     inspect = [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", "--summary", "--json", str(tracked)]

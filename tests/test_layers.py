@@ -25,7 +25,7 @@ LAYERS = (
     {"estimators"},
     {"models", "data", "foreign"},
     {"spiking", "threat", "flips", "randomness", "traceless"},
-    {"settings", "schema", "check", "identity", "job", "saved", "files", "environment"},
+    {"settings", "schema", "trainable", "check", "identity", "job", "saved", "files", "environment"},
     {"__init__"},
 )
 LIGHT = LAYERS[-2]

@@ -93,6 +93,10 @@ class Attack(ABC):
         ]
         return {name: replace(self, **change) for name, change in zip(members, changes, strict=True)}  # type: ignore[type-var]
 
+    def renewed(self, *words: object) -> Self:
+        """The same attack with other draws, keyed by the seed and `words`."""
+        return replace(self, seed=key(self.seed, *words) >> 32)  # type: ignore[type-var]
+
     def _one(self, model: Classifier, x: Tensor, y: Tensor, index: Tensor | None) -> Tensor:
         x, index = _checked(model, x, index)
         if x.numel() == 0:

@@ -43,6 +43,9 @@ class Encoded(Attack):
     def variants(self) -> Mapping[str, Self]:
         return {name: replace(self, attack=attack) for name, attack in self.attack.variants().items()}
 
+    def renewed(self, *words: object) -> Self:
+        return replace(self, attack=self.attack.renewed(*words))
+
     def target(self, model: Classifier, x: Tensor, index: Tensor | None = None) -> tuple[Classifier, Tensor]:
         """The network behind the encoder, and the code of `x`, which a stochastic encoder draws once.
 

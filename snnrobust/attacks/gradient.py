@@ -51,9 +51,9 @@ class ProjectedGradient(Stepwise):
         steps: gradient steps per restart.
         step_size: in units of the input; None means `2.5 threat.size / steps`.
         momentum: weight of earlier gradients; 0 for none.
-        start: at the input; at a uniformly random point of the threat set; or, as R-FGSM does, at
-            `x + start_size * sign(N(0, 1))`.
-        start_size: of the `sign` start, in units of the input; None means `threat.size`.
+        start: at the input; at a uniformly random point of the threat set; as R-FGSM does, at
+            `x + start_size * sign(N(0, 1))`; or, as TRADES does, at `x + start_size * N(0, 1)`.
+        start_size: of the `sign` and `normal` starts, in units of the input; None means `threat.size`.
         restarts: independent searches.
         samples: gradients averaged per step (expectation over transformation), for stochastic models.
         loss: what is increased.
@@ -65,7 +65,7 @@ class ProjectedGradient(Stepwise):
     steps: PositiveInt = 10
     step_size: NonNegative | None = None
     momentum: NonNegative = 0.0
-    start: Literal["input", "uniform", "sign"] = "uniform"
+    start: Literal["input", "uniform", "sign", "normal"] = "uniform"
     start_size: NonNegative | None = None
     restarts: PositiveInt = 1
     samples: PositiveInt = 1
@@ -100,8 +100,9 @@ class ProjectedGradient(Stepwise):
     def _start(self, model: Classifier, x: Tensor, index: Tensor, restart: int) -> Tensor:
         if self.start == "uniform":
             return self.threat.start(x, uniform(x, index, "start", self.seed, restart), model.bounds)
-        if self.start == "sign":
-            size = self.threat.size if self.start_size is None else self.start_size
-            signs = normal(x, index, "start", self.seed, restart).sign()
-            return self.threat.project(x + size * signs, x, model.bounds)
-        return x
+        if self.start == "input":
+            return x
+        size = self.threat.size if self.start_size is None else self.start_size
+        drawn = normal(x, index, "start", self.seed, restart)
+        move = drawn.sign() if self.start == "sign" else drawn
+        return self.threat.project(x + size * move, x, model.bounds)

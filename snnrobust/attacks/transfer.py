@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 from torch import Tensor
 
@@ -36,6 +36,9 @@ class Transfer(Attack):
     @property
     def seed(self) -> int:  # type: ignore[override]
         return self.attack.seed
+
+    def renewed(self, *words: object) -> Self:
+        return replace(self, attack=self.attack.renewed(*words))
 
     def search(self, model: Classifier, x: Tensor, y: Tensor, index: Tensor, restart: int) -> Tensor:
         return self.attack(self.source, x, y, index)

@@ -67,11 +67,7 @@ class Watch:
 
 @contextmanager
 def watched(model: Classifier) -> Iterator[Watch]:
-    """Watches all spiking layers of a model, in forwards and backwards with and without a gradient estimator.
-
-    Meant for the network itself: where a layer gets one and the same current at every step (the stem of a fused
-    network), `di` is its sum over time.
-    """
+    """Watches all spiking layers of a model, in forwards and backwards with and without a gradient estimator."""
     modules = model.named_modules() if isinstance(model, nn.Module) else ()
     neurons = {name: module for name, module in modules if isinstance(module, Neuron)}
     watch = Watch(tuple(neurons))
@@ -92,10 +88,11 @@ def _hooks(watch: Watch, layer: str) -> tuple[Callable[..., Any], Callable[..., 
     def enter(_neuron: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
         (current,) = inputs
         if current.requires_grad:
-            # A view of its own, whose gradient is this layer's alone, whoever else uses the current.
-            current = current.view_as(current)
+            # A tensor of its own, whose gradient is this layer's alone, whoever else uses the current; and written out
+            # where all steps are one tensor, since their gradients would arrive as a sum.
             constant = len(current) > 1 and current.stride(0) == 0
-            current.register_hook(partial(_note_current, watch, layer, constant))
+            current = current.contiguous() if constant else current.view_as(current)
+            current.register_hook(partial(watch.note_gradient, "current", layer))
         return (current,)
 
     def leave(_neuron: nn.Module, _inputs: tuple[Tensor], spikes: Tensor) -> None:
@@ -106,6 +103,3 @@ def _hooks(watch: Watch, layer: str) -> tuple[Callable[..., Any], Callable[..., 
 
     return enter, leave
 
-
-def _note_current(watch: Watch, layer: str, constant: bool, gradient: Tensor) -> None:
-    watch.note_gradient("current", layer, gradient.sum(0, keepdim=True) if constant else gradient)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from spikingjelly.activation_based import layer
 from torch import Tensor, nn
 
-from snnrobust.models.layers import pooling
+from snnrobust.models.layers import BatchNorm2d, Conv2d, Flatten, Linear, pooling
 from snnrobust.settings import PositiveInt
 from snnrobust.spiking.neuron import NeuronFactory
+from snnrobust.spiking.pooled import Chain
 
 
 class CNNDVS(nn.Module):
@@ -40,23 +40,23 @@ class CNNDVS(nn.Module):
         if min(height, width) < 1:
             raise ValueError(f"model: got {shape[1]}x{shape[2]}; allowed: at least 9x9")
         first, second = channels
-        self.features = nn.Sequential(
-            layer.Conv2d(shape[0], first, 5, stride=2, padding=1, step_mode="m"),
-            layer.BatchNorm2d(first, step_mode="m"),
+        self.features = Chain(
+            Conv2d(shape[0], first, 5, stride=2, padding=1),
+            BatchNorm2d(first),
             neuron(),
             pooling("avg", 2, 2),
             neuron(),
-            layer.Conv2d(first, second, 3, padding=1, step_mode="m"),
-            layer.BatchNorm2d(second, step_mode="m"),
+            Conv2d(first, second, 3, padding=1),
+            BatchNorm2d(second),
             neuron(),
             pooling("avg", 2, 2),
             neuron(),
         )
         self.classifier = nn.Sequential(
-            layer.Flatten(step_mode="m"),
-            layer.Linear(second * height * width, hidden, step_mode="m"),
+            Flatten(),
+            Linear(second * height * width, hidden),
             neuron(),
-            layer.Linear(hidden, classes, step_mode="m"),
+            Linear(hidden, classes),
         )
 
     def forward(self, sequence: Tensor) -> Tensor:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from spikingjelly.activation_based import layer
 from torch import Tensor, nn
 
+from snnrobust.models.layers import AvgPool2d, BatchNorm2d, Conv2d, Flatten, Linear, MaxPool2d
 from snnrobust.settings import PositiveInt
 from snnrobust.spiking.neuron import NeuronFactory
+from snnrobust.spiking.pooled import Chain
 
 
 class ConvNet(nn.Module):
@@ -45,22 +46,22 @@ class ConvNet(nn.Module):
                 f"model.channels: got {len(channels)} blocks, each halving {height}x{width}; "
                 f"allowed: at most {int(math.log2(min(height, width)))} blocks"
             )
-        pooling = layer.AvgPool2d if pool == "avg" else layer.MaxPool2d
+        pooling = AvgPool2d if pool == "avg" else MaxPool2d
         blocks: list[nn.Module] = []
         for after in channels:
             blocks += [
-                layer.Conv2d(before, after, 3, padding=1, bias=False, step_mode="m"),
-                layer.BatchNorm2d(after, step_mode="m"),
+                Conv2d(before, after, 3, padding=1, bias=False),
+                BatchNorm2d(after),
                 neuron(),
-                pooling(2, step_mode="m"),
+                pooling(2),
             ]
             before, height, width = after, height // 2, width // 2
-        self.features = nn.Sequential(*blocks)
+        self.features = Chain(*blocks)
         self.classifier = nn.Sequential(
-            layer.Flatten(step_mode="m"),
-            layer.Linear(before * height * width, hidden, step_mode="m"),
+            Flatten(),
+            Linear(before * height * width, hidden),
             neuron(),
-            layer.Linear(hidden, classes, step_mode="m"),
+            Linear(hidden, classes),
         )
 
     def forward(self, sequence: Tensor) -> Tensor:

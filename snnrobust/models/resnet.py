@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-from spikingjelly.activation_based import layer
 from torch import Tensor, nn
 
 from snnrobust.models.layers import (
+    BatchNorm1d,
+    Flatten,
+    Linear,
     average_read_out,
     begin_convolutions,
     begin_linear_biases,
@@ -99,8 +101,8 @@ def _two_layers(channels: int, left: tuple[int, int], hidden: int, classes: int,
         raise ValueError(f"model.strides: got {height}x{width} before the last 2x2 pooling; allowed: at least 2x2")
     return [
         pooling("avg", 2, 2),
-        layer.Flatten(step_mode="m"),
-        layer.Linear(channels * (height // 2) * (width // 2), hidden, bias=bias, step_mode="m"),
-        layer.BatchNorm1d(hidden, step_mode="m"),
-        layer.Linear(hidden, classes, bias=bias, step_mode="m"),
+        Flatten(),
+        Linear(channels * (height // 2) * (width // 2), hidden, bias=bias),
+        BatchNorm1d(hidden),
+        Linear(hidden, classes, bias=bias),
     ]

@@ -6,12 +6,20 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal
 
-from spikingjelly.activation_based import layer
 from torch import Tensor, nn
 
-from snnrobust.models.layers import begin_convolutions, begin_linear_biases, normalised, pooling
+from snnrobust.models.layers import (
+    AdaptiveAvgPool2d,
+    Flatten,
+    Linear,
+    begin_convolutions,
+    begin_linear_biases,
+    normalised,
+    pooling,
+)
 from snnrobust.settings import Fraction, PositiveInt
 from snnrobust.spiking.neuron import NeuronFactory
+from snnrobust.spiking.pooled import Chain
 
 
 class VGG(nn.Module):
@@ -65,10 +73,10 @@ class VGG(nn.Module):
             else:
                 layers += [*normalised(channels, entry, bias=bias == "all"), neuron()]
                 channels = entry
-        self.features = nn.Sequential(*layers)
-        before: list[nn.Module] = [layer.Flatten(step_mode="m")]
+        self.features = Chain(*layers)
+        before: list[nn.Module] = [Flatten()]
         if head == "average":
-            before.insert(0, layer.AdaptiveAvgPool2d(1, step_mode="m"))
+            before.insert(0, AdaptiveAvgPool2d(1))
             height = width = 1
         sizes = [channels * height * width, *hidden, classes]
         self.classifier = nn.Sequential(*before, *_hidden(sizes, neuron, bias != "none", dropout))
@@ -86,5 +94,5 @@ def _hidden(sizes: Sequence[int], neuron: NeuronFactory, bias: bool, dropout: fl
     for before, after in pairwise(sizes):
         if layers:
             layers += [neuron(), nn.Dropout(dropout)] if dropout > 0 else [neuron()]
-        layers.append(layer.Linear(before, after, bias=bias, step_mode="m"))
+        layers.append(Linear(before, after, bias=bias))
     return layers

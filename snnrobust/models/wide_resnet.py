@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from spikingjelly.activation_based import layer
 from torch import Tensor, nn
 
-from snnrobust.models.layers import average_read_out, begin_convolutions, begin_linear_biases, convolution
+from snnrobust.models.layers import BatchNorm2d, average_read_out, begin_convolutions, begin_linear_biases, convolution
 from snnrobust.models.residual import ConvexCombination, Place, halving, places
 from snnrobust.settings import PositiveInt
 from snnrobust.spiking.neuron import NeuronFactory
@@ -43,9 +42,7 @@ class WideResNet(nn.Module):
         channels = found[-1].inside if found else stem
         self.stem = convolution(shape[0], stem)
         self.blocks = nn.Sequential(*(PreActivation(place, neuron) for place in found))
-        self.classifier = nn.Sequential(
-            layer.BatchNorm2d(channels, step_mode="m"), neuron(), *average_read_out(channels, classes, bias)
-        )
+        self.classifier = nn.Sequential(BatchNorm2d(channels), neuron(), *average_read_out(channels, classes, bias))
         begin_convolutions(self)
         begin_linear_biases(self)
 
@@ -62,10 +59,10 @@ class PreActivation(nn.Module):
 
     def __init__(self, place: Place, neuron: NeuronFactory) -> None:
         super().__init__()
-        self.before = nn.Sequential(layer.BatchNorm2d(place.before, step_mode="m"), neuron())
+        self.before = nn.Sequential(BatchNorm2d(place.before), neuron())
         self.body = nn.Sequential(
             convolution(place.before, place.inside, stride=place.stride),
-            layer.BatchNorm2d(place.inside, step_mode="m"),
+            BatchNorm2d(place.inside),
             neuron(),
             convolution(place.inside, place.inside),
         )

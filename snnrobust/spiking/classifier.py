@@ -7,8 +7,9 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from snnrobust.spiking.drawing import Drawing
 from snnrobust.spiking.encoder import Encoder
-from snnrobust.spiking.neuron import Neuron
+from snnrobust.spiking.neuron import wide
 from snnrobust.threat import Bounds
 
 
@@ -16,7 +17,7 @@ class Classifier(Protocol):
     """`x` `[B, ...]` within `bounds` to logits `[B, K]`.
 
     Pure: the same `x` gives the same logits, whatever ran before, and in eval mode a sample's logits do not depend on
-    its neighbours; unless `stochastic`, where the encoder or the neurons draw from torch's global stream.
+    its neighbours; unless `stochastic`, where the encoder or parts of the network draw from torch's global stream.
     """
 
     @property
@@ -62,10 +63,10 @@ class SpikingClassifier(nn.Module):
 
     @property
     def stochastic(self) -> bool:
-        neurons = (module for module in self.backbone.modules() if isinstance(module, Neuron))
-        return self.encoder.stochastic or any(neuron.stochastic for neuron in neurons)
+        drawing = (module for module in self.backbone.modules() if isinstance(module, Drawing))
+        return self.encoder.stochastic or any(module.stochastic for module in drawing)
 
     def forward(self, x: Tensor) -> Tensor:
         sequence = self.encoder(x if self.encoder.raw else self.normalize(x))
-        logits: Tensor = self.backbone(sequence).mean(0)
+        logits: Tensor = wide(self.backbone(sequence)).mean(0)
         return logits

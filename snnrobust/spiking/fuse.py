@@ -4,8 +4,8 @@ Rounding may move a potential across its threshold, and with it a logit by far m
 of 359 test samples, and decisions are the same (tested). Results are judged on the network itself.
 
 Batch norm is folded into the convolution or linear layer before it, average pooling joined to the neurons before it;
-what knows no time and sees the same input at every step (the stem under direct coding) is computed once; weights lie
-channels-last, as the processor's convolutions like them. For evaluation alone: the arranged network cannot be trained.
+weights lie channels-last, as the processor's convolutions like them. For evaluation alone: the arranged network cannot
+be trained.
 """
 
 from __future__ import annotations
@@ -15,30 +15,12 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 import torch
-from spikingjelly.activation_based.base import MemoryModule, StepModule
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from snnrobust.spiking.classifier import SpikingClassifier
 from snnrobust.spiking.neuron import Neuron
-from snnrobust.spiking.pooled import Pooled
-
-
-class Once(nn.Module):
-    """A layer without time or state on `[T, N, ...]`; computed once where all steps are one and the same tensor."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, sequence: Tensor) -> Tensor:
-        steps, batch = sequence.shape[:2]
-        if steps > 1 and sequence.stride(0) == 0:
-            once: Tensor = self.layer(sequence[0])
-            return once.unsqueeze(0).expand(steps, *once.shape)
-        folded: Tensor = self.layer(sequence.flatten(0, 1))
-        unfolded: Tensor = folded.unflatten(0, (steps, batch))
-        return unfolded
+from snnrobust.spiking.pooled import Pooled, halves
 
 
 class Half(nn.Module):
@@ -67,14 +49,6 @@ def fused(model: SpikingClassifier, dtype: torch.dtype = torch.float32) -> Spiki
     for module in [*copied.modules()]:
         if isinstance(module, nn.Sequential):
             _merge_pairs(module, _folded)
-    wrapped: dict[nn.Module, Once] = {}
-    for module in [*copied.modules()]:
-        for name, child in module._modules.items():  # a layer may stand in several places
-            if isinstance(child, StepModule) and not isinstance(child, MemoryModule) and child.step_mode == "m":
-                child.step_mode = "s"
-                wrapped[child] = Once(child)
-            if child in wrapped:
-                module._modules[name] = wrapped[child]
     for module in [*copied.modules()]:
         if isinstance(module, nn.Sequential):
             _merge_pairs(module, _pooled)
@@ -113,9 +87,4 @@ def _folded(before: nn.Module, layer: nn.Module) -> nn.Module | None:
 
 def _pooled(before: nn.Module, layer: nn.Module) -> nn.Module | None:
     """Neurons and plain average pooling over 2x2 entries as one module."""
-    pool = layer.layer if isinstance(layer, Once) else None
-    if not isinstance(before, Neuron) or not isinstance(pool, nn.AvgPool2d) or pool.divisor_override is not None:
-        return None
-    two = (2, (2, 2))
-    plain = pool.kernel_size in two and pool.stride in two and pool.padding in (0, (0, 0))
-    return Pooled(before, layer) if plain else None
+    return Pooled(before, layer) if isinstance(before, Neuron) and halves(layer) else None

@@ -1,9 +1,9 @@
 """Spiking neurons without memory between calls: the membrane is a local variable that starts at rest.
 
-By itself a neuron is a pure function, SpikingJelly's multi-step operator (explicit initial state) where there is one:
-nothing is ever reset, and two forwards in a row give the same spikes. While a gradient estimator is applied, the same
-dynamics run in our own autograd function, whose backward pass is the estimator's rule; the spikes are the same, bit for
-bit.
+A neuron is a pure function: nothing is ever reset, and two forwards in a row give the same spikes. It trains with
+compiled kernels where they fit (`kernels.py`), else with SpikingJelly's multi-step operator (explicit initial state) or
+with the dynamics as they are written. While a gradient estimator is applied, the backward pass is the estimator's rule;
+while a pass is recorded, it consists of plain torch operations. The spikes are the same in all of them, bit for bit.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ from typing import Any, Literal
 import torch
 from spikingjelly.activation_based import functional
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from snnrobust.settings import AboveOne, Positive
 from snnrobust.spiking import kernels
+from snnrobust.spiking.drawing import Drawing
 from snnrobust.spiking.dynamics import Dynamics, IntegrateAndFire, Membrane
-from snnrobust.spiking.surrogate import Surrogate
+from snnrobust.spiking.surrogate import Surrogate, twice_differentiable
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,18 @@ class Rule(ABC):
         """From `ds` `[T, N, ...]` to `di`, `[T, N, ...]` or, where `trace.summed`, its sum over time `[1, N, ...]`."""
 
 
+class _Trained(Rule):
+    """Backpropagation through time with the surrogate that the layer trains with."""
+
+    pooled = True
+
+    def backward(self, grad: Tensor, trace: Trace) -> Tensor:
+        return trace.through_time(grad, trace.surrogate)
+
+
+TRAINED_RULE = _Trained()
+Observer = Callable[[Tensor, Tensor, Tensor], None]
+"""Is told the currents, potentials and spikes of a layer, `[T, N, ...]` each, with their graph."""
 REST: dict[str, float | None] = {"hard": 0.0, "soft": None}
 """What SpikingJelly's operators call a hard reset to 0 and a soft reset."""
 Firing = Callable[[Tensor, int, Dynamics], tuple[Tensor, Tensor]]
@@ -119,6 +133,7 @@ class Fire(torch.autograd.Function):
         return spikes
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
         potential, mean_current = ctx.saved_tensors
         trace = Trace(potential, mean_current, ctx.dynamics, ctx.surrogate, ctx.summed)
@@ -137,33 +152,50 @@ def _spread(grad: Tensor) -> Tensor:
     return full
 
 
-class Neuron(nn.Module, ABC):
+class Neuron(Drawing, ABC):
     """A layer of neurons, currents `[T, N, ...]` to spikes of the same shape in {0, 1}."""
 
     surrogate: Surrogate
     rule: Rule | None = None
     """Set while a gradient estimator is applied."""
+    observer: Observer | None = None
+    """Set while a pass is recorded."""
 
     @property
     @abstractmethod
     def dynamics(self) -> Dynamics:
         """With the layer's parameters as they stand; where a graph is recorded, it leads to them."""
 
-    @property
-    def stochastic(self) -> bool:
-        """True if it draws in eval mode, with `randomness.fresh_normal`."""
-        return False
-
     def forward(self, current: Tensor) -> Tensor:
-        if self.rule is None:
-            return self.operator(wide(current)).to(current.dtype)
-        return self.fire(current, self.rule, fire)
+        rule = self.rule_for(current)
+        if rule is not None:
+            return self.fire(current, rule, fire)
+        if self.observer is not None:
+            return self._observed(current, self.observer)
+        return self.operator(wide(self.driven(current))).to(current.dtype)
+
+    def rule_for(self, current: Tensor) -> Rule | None:
+        """What differentiates the spikes of this current; None if that is left to autograd."""
+        if self.rule is not None or self.observer is not None:
+            return self.rule
+        return TRAINED_RULE if not self._parameters and kernels.fits(self.dynamics, current) else None
 
     def fire(self, current: Tensor, rule: Rule, firing: Firing) -> Tensor:
         """Spikes of the currents `[T, N, ...]`, differentiated by `rule`."""
+        current = self.driven(current)
         constant = len(current) > 1 and current.stride(0) == 0
         spikes: Tensor = Fire.apply(current[:1] if constant else current, len(current), self, rule, firing)
         return spikes
+
+    def _observed(self, current: Tensor, observer: Observer) -> Tensor:
+        driven = wide(self.driven(current))
+        potential, spikes = self.dynamics.run(driven, len(driven), twice_differentiable(self.surrogate))
+        observer(driven, potential, spikes)
+        return spikes.to(current.dtype)
+
+    def driven(self, current: Tensor) -> Tensor:
+        """The current that charges the membranes: what arrives, unless a layer adds to it."""
+        return current
 
     def operator(self, current: Tensor) -> Tensor:
         """The layer as it trains; a faster form gives the same spikes."""

@@ -79,7 +79,12 @@ def straight_through() -> Surrogate:
     return _own("straight_through", (), _one)
 
 
-# The derivatives are functions of the module, so that networks can be pickled.
+def twice_differentiable(surrogate: Surrogate) -> Callable[[Tensor], Tensor]:
+    """The spike of a surrogate in operations that autograd can differentiate twice; `g` has its own derivative."""
+    return partial(_spike, surrogate.derivative)
+
+
+# The derivatives are functions of the module, so that networks can be pickled; their graphs can be differentiated.
 
 
 def _triangle(width: float, q: Tensor) -> Tensor:
@@ -88,7 +93,7 @@ def _triangle(width: float, q: Tensor) -> Tensor:
 
 def _sigmoid(slope: float, q: Tensor) -> Tensor:
     s = (slope * q).sigmoid_()
-    return s.addcmul_(s, s, value=-1).mul_(slope)
+    return s.mul(1 - s).mul_(slope)
 
 
 def _atan(alpha: float, q: Tensor) -> Tensor:
@@ -100,7 +105,7 @@ def _linear(height: float, width: float, q: Tensor) -> Tensor:
 
 
 def _exponential(height: float, decay: float, q: Tensor) -> Tensor:
-    return q.abs().mul_(-decay).exp_().mul_(height)
+    return q.abs().mul_(-decay).exp_().mul(height)
 
 
 def _rectangle(width: float, q: Tensor) -> Tensor:
@@ -108,7 +113,7 @@ def _rectangle(width: float, q: Tensor) -> Tensor:
 
 
 def _gaussian(alpha: float, q: Tensor) -> Tensor:
-    return q.square().mul_(-(alpha**2) / 2).exp_().mul_(alpha / math.sqrt(2 * math.pi))
+    return q.square().mul_(-(alpha**2) / 2).exp_().mul(alpha / math.sqrt(2 * math.pi))
 
 
 def _one(q: Tensor) -> Tensor:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Literal
+from functools import partial
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -17,70 +17,21 @@ from snnrobust.attacks.guard import untouched
 from snnrobust.data.augmentation import NONE, Augmentation
 from snnrobust.data.dataset import Batch, Split
 from snnrobust.randomness import generator
-from snnrobust.regularizers.base import Regularizer
+from snnrobust.regularizers.base import Pass, Regularizer
 from snnrobust.schema import ConfigError
-from snnrobust.settings import LeftOpenFraction, NonNegative, Positive, PositiveInt
 from snnrobust.spiking.classifier import SpikingClassifier
-from snnrobust.training.defences import Defence
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """How long and how fast.
-
-    Args:
-        optimizer: Adam, or SGD with momentum 0.9.
-        epochs: passes over the training split.
-        lr: initial learning rate.
-        final_lr: the last learning rate as a share of the first; in between it follows half a cosine, per step.
-        batch_size: samples per step; a single sample left over at the end of an epoch is left out.
-        weight_decay: l2 penalty of the optimizer.
-    """
-
-    optimizer: Literal["adam", "sgd"] = "adam"
-    epochs: PositiveInt = 20
-    lr: Positive = 0.005
-    final_lr: LeftOpenFraction = 0.01
-    batch_size: PositiveInt = 64
-    weight_decay: NonNegative = 0.0
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Means over samples: the objective (cross-entropy plus weighted regularizer) and its parts, and accuracy."""
-
-    loss: float
-    cross_entropy: float
-    regularizer: float
-    accuracy: float
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """What one epoch brought; `epoch` counts from 1."""
-
-    epoch: int
-    lr: float
-    train: Scores
-    validation: Scores
-
-
-@dataclass(frozen=True)
-class Trained:
-    """The epoch with the lowest validation objective (the earlier one on a tie), and its weights on the CPU."""
-
-    best: Epoch
-    state: dict[str, Tensor]
-
-
-class Diverged(Exception):
-    """Training met a loss that is not finite: one line that says when."""
-
+from snnrobust.spiking.recording import recorded
+from snnrobust.training.course import Course, Diverged, Trained
+from snnrobust.training.defences.base import Defence, Moment
+from snnrobust.training.precision import rounded
+from snnrobust.training.scores import Epoch, Scores, Totals
+from snnrobust.training.settings import TrainingSettings
+from snnrobust.training.validation import robust_accuracy
 
 Advance = Callable[[float, float], None]
-"""Called after each step with loss and accuracy of the epoch so far."""
+"""Called after each batch with loss and accuracy of the epoch so far."""
 Progress = Callable[[str, int], AbstractContextManager[Advance]]
-"""Opened with the name of the phase and its number of steps."""
+"""Opened with the name of the phase and its number of batches."""
 
 
 def silent(name: str, steps: int) -> AbstractContextManager[Advance]:
@@ -90,7 +41,7 @@ def silent(name: str, steps: int) -> AbstractContextManager[Advance]:
 
 @dataclass(frozen=True)
 class Trainer:
-    """Minimises `CE(model(x'), y) + weight * R` over the training split, augmented, with `x'` from the defence."""
+    """Minimises the loss of the defence plus `weight * R` over the training split, augmented."""
 
     settings: TrainingSettings
     regularizer: Regularizer
@@ -109,92 +60,101 @@ class Trainer:
         """Trains `model` in place and returns the selected epoch with its weights.
 
         Raises:
-            Diverged: if the loss or the weights become NaN or infinite.
+            Diverged: if the loss, the gradient or the weights become NaN or infinite.
             ConfigError: if batch norm sees a single value per channel.
         """
-        steps = self.settings.epochs * sum(1 for _ in self._order(len(train), epoch=1))
-        optimizer = self._optimizer(model)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._cosine(steps))
-        trained: Trained | None = None
-        with progress("train", steps) as advance:
+        batches = sum(1 for _ in self._order(len(train), epoch=1))
+        course = Course(model, self.settings, batches)
+        with progress("train", self.settings.epochs * batches) as advance:
             for number in range(1, self.settings.epochs + 1):
-                lr = float(schedule.get_last_lr()[0])
-                scores = self._train_epoch(model, train, number, optimizer, schedule, advance)
-                epoch = Epoch(number, lr, scores, self.score(model, validation))
+                lr = course.lr
+                scores = self._train_epoch(course, train, number, batches, advance)
+                epoch = Epoch(number, lr, scores, self.score(course.result, validation))
                 _refuse_divergence(model, epoch)
+                epoch = replace(epoch, robust_accuracy=self._robust_accuracy(course.result, validation))
                 on_epoch(epoch)
-                if trained is None or epoch.validation.loss < trained.best.validation.loss:
-                    trained = Trained(epoch, _state(model))
-        assert trained is not None
-        return trained
+                course.keep(epoch)
+                if course.over:
+                    break
+        assert course.trained is not None
+        return course.trained
 
     def score(self, model: SpikingClassifier, data: Split) -> Scores:
-        """The objective on `data` in eval mode, on the clean inputs; the model is left as it was."""
-        totals = _Totals()
+        """Cross-entropy and the regularizer on `data` in eval mode, on clean inputs; the model is left as it was."""
+        totals = Totals()
         with untouched(model):
             for batch in data.batches(self.settings.batch_size):
-                _, parts = self._objective(model, batch.x, batch.y)
+                at = self._look(model, batch, 0, batch.x)
+                _, parts = self._regularized(model, F.cross_entropy(at.logits, batch.y), at, self.regularizer.weight)
                 totals.add(parts, len(batch.x))
         return totals.scores()
 
-    def _train_epoch(
-        self,
-        model: SpikingClassifier,
-        data: Split,
-        number: int,
-        optimizer: torch.optim.Optimizer,
-        schedule: torch.optim.lr_scheduler.LRScheduler,
-        advance: Advance,
-    ) -> Scores:
-        model.train()
-        totals = _Totals()
-        for batch in self._shuffled(data, number):
-            with _one_line(self.settings.batch_size, len(batch.y)):
-                x = self.defence(model, batch.x, batch.y, batch.index)
-                loss, parts = self._objective(model, x, batch.y)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            totals.add(parts, len(x))
-            running = totals.scores()
-            advance(running.loss, running.accuracy)
+    def _robust_accuracy(self, model: SpikingClassifier, data: Split) -> float | None:
+        its = self.settings.validation
+        if its.attack is None:
+            return None
+        return robust_accuracy(model, its.attack, data, its.samples, self.settings.batch_size)
+
+    def _train_epoch(self, course: Course, data: Split, number: int, batches: int, advance: Advance) -> Scores:
+        course.model.train()
+        totals = Totals()
+        for position, group in enumerate(self._groups(len(data), number)):
+            together = sum(map(len, group))
+            for place, index in enumerate(group):
+                done = position * self.settings.accumulate + place
+                batch = self._augmented(data, index, number)
+                loss, parts = self._objective(course.model, batch, Moment(number, number - 1 + done / batches))
+                (loss * (len(index) / together)).backward()
+                totals.add(parts, len(index))
+                if place == len(group) - 1:
+                    course.step(self.defence)
+                running = totals.scores()
+                advance(running.loss, running.accuracy)
         return totals.scores()
 
-    def _objective(self, model: SpikingClassifier, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss with its graph, and `[4]` detached: loss, cross-entropy, regularizer, accuracy."""
+    def _objective(self, model: SpikingClassifier, batch: Batch, moment: Moment) -> tuple[Tensor, Tensor]:
+        """Of one batch in training mode, with its graph, and its parts as of `_regularized`."""
+        look = partial(self._look, model, batch, moment.epoch)
+        with rounded(model, self.settings.precision), _one_line(self.settings.batch_size, len(batch.y)):
+            loss, at = self.defence.step(model, batch, look, moment)
+            return self._regularized(model, loss, at, self.regularizer.weight_at(moment.elapsed))
+
+    def _look(self, model: SpikingClassifier, batch: Batch, epoch: int, x: Tensor) -> Pass:
+        """A pass of `x`, made of the samples of `batch`, as the regularizer needs it."""
         regularized = self.regularizer.weight > 0
         x = x.detach().requires_grad_(regularized and self.regularizer.needs_input_gradient)
-        logits = model(x)
-        ce = loss = F.cross_entropy(logits, y)
-        term = torch.zeros_like(ce)
-        if regularized:
-            term = self.regularizer(model, x, y, logits)
-            loss = ce + self.regularizer.weight * term
-        accuracy = (logits.argmax(1) == y).to(ce.dtype).mean()
+        if not (regularized and self.regularizer.needs_layers):
+            return Pass(batch.x, x, batch.y, batch.index, model(x), epoch=epoch)
+        with recorded(model) as layers:
+            logits = model(x)
+        return Pass(batch.x, x, batch.y, batch.index, logits, tuple(layers), epoch)
+
+    def _regularized(self, model: SpikingClassifier, loss: Tensor, at: Pass, weight: float) -> tuple[Tensor, Tensor]:
+        """The loss with its graph, and `[4]` detached: loss, cross-entropy, regularizer, accuracy."""
+        term = torch.zeros_like(loss)
+        if weight > 0:
+            term = self.regularizer(model, at)
+            loss = loss + weight * term
+        ce = F.cross_entropy(at.logits.detach(), at.y)
+        accuracy = (at.logits.argmax(1) == at.y).to(ce.dtype).mean()
         return loss, torch.stack([loss, ce, term, accuracy]).detach()
 
-    def _shuffled(self, data: Split, epoch: int) -> Iterator[Batch]:
-        for index in self._order(len(data), epoch):
-            batch = data.batch(index)
-            yield replace(batch, x=self.augmentation(batch.x, index, "augmentation", self.seed, epoch))
+    def _augmented(self, data: Split, index: Tensor, epoch: int) -> Batch:
+        batch = data.batch(index)
+        return replace(batch, x=self.augmentation(batch.x, index, "augmentation", self.seed, epoch))
+
+    def _groups(self, samples: int, epoch: int) -> Iterator[list[Tensor]]:
+        """Index sets of the batches of an epoch, those of one step of the optimizer together."""
+        order = self._order(samples, epoch)
+        while group := [*islice(order, self.settings.accumulate)]:
+            yield group
 
     def _order(self, samples: int, epoch: int) -> Iterator[Tensor]:
-        """Index sets of the steps of an epoch."""
+        """Index sets of the batches of an epoch."""
         order = torch.randperm(samples, generator=generator("order", self.seed, epoch))
         for index in order.split(self.settings.batch_size):
             if len(index) > 1 or self.settings.batch_size == 1 or samples == 1:
                 yield index
-
-    def _optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
-        lr, decay = self.settings.lr, self.settings.weight_decay
-        if self.settings.optimizer == "adam":
-            return torch.optim.Adam(model.parameters(), lr, weight_decay=decay)
-        return torch.optim.SGD(model.parameters(), lr, momentum=0.9, weight_decay=decay)
-
-    def _cosine(self, steps: int) -> Callable[[int], float]:
-        final = self.settings.final_lr
-        return lambda step: final + (1 - final) * 0.5 * (1 + math.cos(math.pi * min(step / steps, 1.0)))
 
 
 @contextmanager
@@ -215,26 +175,6 @@ def _refuse_divergence(model: nn.Module, epoch: Epoch) -> None:
     """NaN weights need a look of their own: a NaN membrane never fires, and the loss of a dead network is finite."""
     for what, value in (("training", epoch.train.loss), ("validation", epoch.validation.loss)):
         if not math.isfinite(value):
-            raise Diverged(f"{what} loss is {value} in epoch {epoch.epoch}: try a smaller training.lr")
+            raise Diverged(f"{what} loss is {value} in epoch {epoch.epoch}: try a smaller training.optimizer.lr")
     if not all(bool(t.isfinite().all()) for t in model.state_dict().values() if t.is_floating_point()):
-        raise Diverged(f"weights are not finite after epoch {epoch.epoch}: try a smaller training.lr")
-
-
-class _Totals:
-    """Sums of the parts of the objective over samples, kept as one tensor one copy to the host per look."""
-
-    def __init__(self) -> None:
-        self.sums: Tensor | float = 0.0
-        self.samples = 0
-
-    def add(self, parts: Tensor, samples: int) -> None:
-        self.sums = self.sums + parts.double() * samples
-        self.samples += samples
-
-    def scores(self) -> Scores:
-        assert isinstance(self.sums, Tensor)
-        return Scores(*(self.sums / self.samples).tolist())
-
-
-def _state(model: nn.Module) -> dict[str, Tensor]:
-    return {name: copy.deepcopy(tensor.detach().cpu()) for name, tensor in model.state_dict().items()}
+        raise Diverged(f"weights are not finite after epoch {epoch.epoch}: try a smaller training.optimizer.lr")

@@ -29,15 +29,22 @@ CASES = sorted(
 )
 
 
+def place_of_surrogate(neuron: str) -> str | None:
+    """The group that chooses the surrogate: of the neuron itself, or of the neurons inside; None without spikes."""
+    defaults = yaml.safe_load((config.folder() / "neuron" / f"{neuron}.yaml").read_text()).get("defaults", ())
+    groups = {group for entry in defaults if isinstance(entry, dict) for group in entry}
+    inside = "neuron/surrogate@neuron.neuron.surrogate" if "/neuron@neuron" in groups else None
+    return "neuron/surrogate" if "surrogate" in groups else inside
+
+
 def kind(encoder: str) -> str:
     return str(yaml.safe_load((config.folder() / "encoder" / f"{encoder}.yaml").read_text())["kind"])
 
 
 @cache
 def composed(encoder: str, neuron: str, surrogate: str, model: str) -> config.Composed:
-    choices = [f"{group}={choice}" for group, choice in zip(GROUPS, (encoder, neuron, surrogate, model), strict=True)]
-    if neuron == "relu":  # has no spike to differentiate
-        choices.remove(f"neuron/surrogate={surrogate}")
+    groups = ("encoder", "neuron", place_of_surrogate(neuron), "model")
+    choices = [f"{g}={choice}" for g, choice in zip(groups, (encoder, neuron, surrogate, model), strict=True) if g]
     dataset = IMAGES.get(model, "digits") if kind(encoder) == "images" else "digits_events"
     settings = [
         *choices,

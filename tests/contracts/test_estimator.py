@@ -25,10 +25,14 @@ from snnrobust.spiking.encoder import Direct, Encoder, Frames, Poisson
 from snnrobust.spiking.fuse import fused
 from snnrobust.spiking.neuron import IF, LIF, Neuron
 from snnrobust.spiking.neurons.evolving_leak import EvolvingLeak
+from snnrobust.spiking.neurons.local_feature_masking import LocalFeatureMasking
 from snnrobust.spiking.neurons.noisy_lif import NoisyLIF
 from snnrobust.spiking.neurons.plif import PLIF
 from snnrobust.spiking.neurons.psn import PSN
 from snnrobust.spiking.neurons.recurrent import Recurrent
+from snnrobust.spiking.neurons.self_consistent import SelfConsistent
+from snnrobust.spiking.neurons.self_prediction import SelfPrediction
+from snnrobust.spiking.neurons.stochastic_gates import StochasticGates
 from snnrobust.spiking.neurons.trainable_threshold import TrainableThreshold
 from snnrobust.spiking.surrogate import triangle
 from snnrobust.threat import Bounds, Linf
@@ -36,7 +40,14 @@ from tests.contracts.toys import Toy, assert_same, state_of
 
 STEPS = 4
 CODES: dict[str, Callable[[int], Encoder]] = {"direct": Direct, "frames": Frames, "poisson": Poisson}
-NEURONS: dict[str, Callable[..., Neuron]] = {
+
+
+def around(wrapper: Callable[..., torch.nn.Module], surrogate: Any, **settings: Any) -> torch.nn.Module:
+    """Integrate-and-fire neurons within another module."""
+    return wrapper(partial(LIF, surrogate), **settings)
+
+
+NEURONS: dict[str, Callable[..., torch.nn.Module]] = {
     "lif": partial(LIF, tau=2.0),
     "if": partial(IF, threshold=0.8),
     "soft": partial(LIF, tau=2.0, reset="soft"),
@@ -47,7 +58,12 @@ NEURONS: dict[str, Callable[..., Neuron]] = {
     "self": Recurrent,
     "lateral": partial(Recurrent, connections="lateral", tau=None, reset="soft"),
     "psn": PSN,
+    "prediction": SelfPrediction,
+    "consistent": partial(around, SelfConsistent),
+    "gates": partial(around, StochasticGates, probability=0.7),
+    "masked": partial(around, LocalFeatureMasking),
 }
+LEARNING = (Neuron, StochasticGates, SelfConsistent)
 Network = tuple[str, str, Literal["avg", "max"]]
 NETWORKS: list[Network] = [  # every pair of a code, a neuron and a pooling
     ("direct", "lif", "avg"),
@@ -116,7 +132,7 @@ def trained(network: Network, steps: int) -> SpikingClassifier:
             hidden = backbone.classifier[1]
             assert isinstance(hidden, torch.nn.Linear)
             hidden.weight.mul_(8)
-            for learned in (p for module in model.modules() if isinstance(module, Neuron) for p in module.parameters()):
+            for learned in (p for m in model.modules() if isinstance(m, LEARNING) for p in m.parameters()):
                 learned.add_(0.2 * torch.randn_like(learned))
     return model.eval()
 

@@ -137,8 +137,17 @@ def test_a_start_without_size_goes_as_far_as_the_budget():
     torch.testing.assert_close(half - x, (found - x) / 2, atol=1e-12, rtol=0)
 
 
+@pytest.mark.parametrize("size", [0.001, 0.06, None])
+def test_the_normal_start_is_a_draw_around_the_input_inside_the_budget(size):
+    model, (x, y) = linear(), points()
+    found = ProjectedGradient(Linf(0.1), steps=1, step_size=0.0, start="normal", start_size=size, seed=3)(model, x, y)
+    drawn = normal(x, torch.arange(len(x)), "start", 3, 0)
+    expected = torch.where(drawn.abs() * (size or 0.1) < 0.1, x + (size or 0.1) * drawn, x + 0.1 * drawn.sign())
+    torch.testing.assert_close(found, expected.clamp(0, 1), atol=1e-12, rtol=0)
+
+
 @pytest.mark.parametrize("threat", [Linf(0.1), L2(0.8)])
-@pytest.mark.parametrize("settings", [{}, {"momentum": 0.7}, {"restarts": 3}, {"start": "sign"}])
+@pytest.mark.parametrize("settings", [{}, {"momentum": 0.7}, {"restarts": 3}, {"start": "sign"}, {"start": "normal"}])
 def test_several_lengths_are_read_from_one_search(classifier, images, threat, settings):
     x, y = images
     index = torch.arange(40, 40 + len(x))

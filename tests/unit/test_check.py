@@ -36,9 +36,9 @@ def test_every_key_of_the_top_level_is_required(config):
 
 
 def test_mistakes_of_different_nodes_are_reported_together(config):
-    config["training"]["lr"] = -1.0
+    config["training"]["epochs"] = 0
     config["encoder"]["steps"] = 0
-    assert [line.partition(":")[0] for line in mistakes(config)] == ["encoder.steps", "training.lr"]
+    assert [line.partition(":")[0] for line in mistakes(config)] == ["encoder.steps", "training.epochs"]
 
 
 def test_a_wrong_threat_is_reported_once_though_every_attack_repeats_it(config):
@@ -157,6 +157,52 @@ def test_an_estimator_is_checked_where_attacks_repeat_it(config):
     assert mistakes(config) == ["estimator.width: unknown key; allowed: no keys"]
 
 
+# --- finite differences of the input
+
+
+DRAWING = [
+    (["encoder=poisson"], "the spikes that encoder=poisson draws anew"),
+    (["encoder=latency"], "which pixels the rounding of encoder=latency moves by a whole step"),
+    (["encoder=phase"], "which bits the rounding of encoder=phase flips"),
+    (["neuron=noisy_lif"], "the noise that neuron=noisy_lif draws anew"),
+    (["neuron=stochastic_gates"], "which gates neuron=stochastic_gates closes anew"),
+    (["neuron=local_feature_masking"], "which squares neuron=local_feature_masking masks anew"),
+    (["neuron=stochastic_gates", "neuron@neuron.neuron=noisy_lif"], "the noise that neuron=noisy_lif draws anew"),
+    (["model=vgg5", "model.dropout=0.1"], "which hidden spikes model.dropout sets to 0 anew"),
+]
+
+
+@pytest.mark.parametrize("regularizer", ["gradient_sparsity", "gradient_l1", "gradient_l2"])
+@pytest.mark.parametrize(("chosen", "measured"), DRAWING, ids=[" ".join(chosen) for chosen, _ in DRAWING])
+def test_a_finite_difference_measures_nothing_but_the_step(regularizer, chosen, measured):
+    """The gradient of a single pass can be taken all the same."""
+    chosen = [*chosen, f"regularizer={regularizer}"]
+    with pytest.raises(ConfigError) as error:
+        compose("config", [*chosen, "regularizer.method=finite_difference"])
+    start = f"regularizer: the finite difference of {regularizer} would measure {measured}; allowed: regularizer=none"
+    lines = str(error.value).splitlines()
+    assert any(line.startswith(start) and line.endswith("or regularizer.method=exact") for line in lines)
+    compose("config", [*chosen, "regularizer.method=exact"])
+    compose("config", [*chosen, "regularizer.method=finite_difference", "regularizer.weight=0"])
+
+
+@pytest.mark.parametrize(
+    "chosen", [["neuron=noisy_lif", "neuron.noise=0"], ["model=vgg5"], ["encoder=frequency"]], ids=str
+)
+def test_a_finite_difference_is_allowed_where_nothing_is_drawn(chosen):
+    compose("config", [*chosen, "regularizer=gradient_sparsity"])
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("direction", "l1"), ("power", 3), ("power", 1.5), ("method", "both"), ("statistics", "freeze"), ("step", 0)],
+)
+def test_settings_of_gradient_sparsity_are_checked(config, key, value):
+    config["regularizer"][key] = value
+    (line,) = mistakes(config)
+    assert line.startswith(f"regularizer.{key}: got {value!r}; allowed: ")
+
+
 # --- models made elsewhere
 
 
@@ -193,7 +239,7 @@ def test_a_package_that_the_command_did_not_name_is_refused(foreign):
 
 def test_only_what_a_classifier_is_built_from_has_to_be_in_order(config):
     check_saved({key: config[key] for key in SAVED_NODES})
-    check_saved({**config, "training": {"lr": -1}, "tracker": {"_target_": "os.system"}})
+    check_saved({**config, "training": {"epochs": -1}, "tracker": {"_target_": "os.system"}})
 
 
 @pytest.mark.parametrize("key", SAVED_NODES)

@@ -1,11 +1,15 @@
 """The description of a classifier: its layers in order, their shapes, and all parameters."""
 
+from functools import partial
+
 import pytest
 import torch
+from torch import optim
 
 from snnrobust.cli import main
 from snnrobust.config import build, compose, groups
 from snnrobust.describe import META, layers, memory, without_content
+from snnrobust.training.settings import TrainingSettings
 
 NEURONS, ENCODERS = groups()["neuron"], groups()["encoder"]
 
@@ -74,20 +78,51 @@ def test_strides_and_groups_save_operations():
 def test_memory_is_what_a_network_of_known_tensors_keeps():
     """A linear layer keeps its input, a ReLU its output; both are counted once."""
     model = torch.nn.Sequential(torch.nn.Linear(10, 20), torch.nn.ReLU(), torch.nn.Linear(20, 5))
-    need = memory(model, (10,), 7, "adam", torch.device("cpu"))
     parameters = 4 * (10 * 20 + 20 + 20 * 5 + 5)
+    need = memory(model, (10,), TrainingSettings(batch_size=7), torch.device("cpu"))
     assert need.weights == parameters
     assert need.updates == 3 * parameters
     assert need.activations == 4 * 7 * (10 + 20)
-    assert memory(model, (10,), 7, "sgd", torch.device("cpu")).updates == 2 * parameters
     assert need.total == 4 * parameters + need.activations
+
+
+@pytest.mark.parametrize(
+    ("make", "copies"),
+    [
+        *((optim.Adam, 2), (partial(optim.Adam, amsgrad=True), 3), (partial(optim.Adam, fused=True), 2)),
+        *((optim.SGD, 0), (partial(optim.SGD, momentum=0.9), 1), (optim.Adagrad, 1)),
+    ],
+)
+def test_what_an_optimizer_keeps_is_found_by_a_step(make, copies):
+    model = torch.nn.Linear(10, 20)
+    parameters, before = 4 * 220, model.weight.detach().clone()
+    need = memory(model, (10,), TrainingSettings(optimizer=make), torch.device("cpu"))
+    assert need.updates == (1 + copies) * parameters
+    assert torch.equal(model.weight, before)
+
+
+def test_an_optimizer_that_looks_at_its_parameters_is_described_too():
+    """Adafactor keeps a row and a column of squares in the place of a matrix."""
+    need = memory(
+        torch.nn.Linear(10, 20, False), (10,), TrainingSettings(optimizer=optim.Adafactor), torch.device("cpu")
+    )
+    assert need.updates == 4 * (200 + 20 + 10)
+
+
+def test_an_average_is_a_second_copy_of_the_weights():
+    model = torch.nn.Sequential(torch.nn.Linear(10, 20), torch.nn.BatchNorm1d(20))
+    plain, averaged = (
+        memory(model, (10,), TrainingSettings(ema=ema), torch.device("cpu")).weights for ema in (None, 0.9)
+    )
+    assert plain == 4 * (220 + 40 + 40) + 8  # the number of batches is an int64
+    assert averaged == 2 * plain
 
 
 def test_activations_grow_with_batch_and_steps_and_weights_do_not():
     needs = []
     for steps, batch in ((2, 4), (2, 8), (4, 4)):
         its = experiment_of("model.channels=[4]", f"encoder.steps={steps}")
-        needs.append(memory(without_content(its), its.dataset.shape, batch, "adam", META))
+        needs.append(memory(without_content(its), its.dataset.shape, TrainingSettings(batch_size=batch), META))
     assert needs[1].activations == pytest.approx(2 * needs[0].activations, rel=0.01)
     assert needs[2].activations > 1.5 * needs[0].activations
     assert len({(need.weights, need.updates) for need in needs}) == 1
@@ -116,7 +151,7 @@ def test_the_largest_networks_fit_a_terminal_and_need_no_memory(monkeypatch, cap
     assert all(len(line) <= 100 for line in lines)
     (total,) = [line for line in lines if "total" in line]
     assert total.replace("│", " ").split() == ["total", "23,522,250", *total.replace("│", " ").split()[2:]]
-    assert "training step on 128 samples (adam)" in " ".join(" ".join(lines[-3:]).split())
+    assert "training step on 128 samples (Adam)" in " ".join(" ".join(lines[-3:]).split())
 
 
 def test_describing_leaves_the_model_as_it_was(small):
@@ -138,6 +173,13 @@ def test_no_dataset_is_read(dataset, tmp_path, capsys):
     model, _ = described(experiment_of(f"dataset={dataset}", *root))
     assert f"{sum(p.numel() for p in model.parameters()):,} parameters" in out
     assert not list(tmp_path.iterdir())
+
+
+def test_an_optimizer_that_cannot_be_used_is_one_line(capsys):
+    chosen = ["training.optimizer._target_=torch.optim.LBFGS", *(f"~training.optimizer.{k}" for k in ("betas", "eps"))]
+    assert main(["describe", *chosen, "~training.optimizer.weight_decay", "device=cpu"]) in (1, 2)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("snnrobust: training.optimizer: LBFGS.step() missing")
 
 
 def test_a_model_that_does_not_fit_its_data_is_one_line(capsys):

@@ -1,6 +1,5 @@
 """The network as arranged for attacks."""
 
-from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -90,29 +89,6 @@ def test_batch_norms_are_gone_and_weights_lie_channels_last():
     weights = [module.weight for module in arranged.modules() if isinstance(module, nn.Conv2d)]
     assert len(weights) == 3
     assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
-
-
-def seen_by(model: nn.Module, kind: type[nn.Module], run: Callable[[], Tensor]) -> list[int]:
-    """How many images every layer of a kind is given, in order."""
-    seen: list[int] = []
-    hooks = [
-        module.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
-        for module in model.modules()
-        if isinstance(module, kind)
-    ]
-    with torch.no_grad():
-        run()
-    for hook in hooks:
-        hook.remove()
-    return seen
-
-
-@pytest.mark.parametrize(
-    ("encoder", "expected"), [(Direct(5), [3, 15, 15]), (Poisson(5), [15, 15, 15]), (Direct(1), [3, 3, 3])]
-)
-def test_the_stem_is_computed_once_if_all_steps_are_equal(encoder, expected):
-    model = fused(network(encoder))
-    assert seen_by(model, nn.Conv2d, lambda: model(images(3, 1, 8, 8))) == expected
 
 
 def test_a_code_that_draws_is_drawn_at_every_step():

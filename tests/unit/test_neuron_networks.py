@@ -21,27 +21,40 @@ from snnrobust.schema import ConfigError
 from snnrobust.spiking.classifier import SpikingClassifier
 from snnrobust.spiking.encoder import Direct
 from snnrobust.spiking.fuse import fused
-from snnrobust.spiking.neuron import IF, LIF, Neuron
+from snnrobust.spiking.neuron import IF, LIF
 from snnrobust.spiking.neurons.evolving_leak import EvolvingLeak
 from snnrobust.spiking.neurons.noisy_lif import NoisyLIF
 from snnrobust.spiking.neurons.plif import PLIF
 from snnrobust.spiking.neurons.psn import PSN
 from snnrobust.spiking.neurons.recurrent import Recurrent
+from snnrobust.spiking.neurons.self_consistent import SelfConsistent
+from snnrobust.spiking.neurons.self_prediction import SelfPrediction
+from snnrobust.spiking.neurons.stochastic_gates import StochasticGates
 from snnrobust.spiking.neurons.trainable_threshold import TrainableThreshold
-from snnrobust.spiking.surrogate import triangle
+from snnrobust.spiking.surrogate import Surrogate, triangle
 from snnrobust.threat import Bounds
 
 SHAPE, STEPS = (1, 8, 8), 4
-LEARNING: dict[str, tuple[Callable[..., Neuron], dict[str, tuple[tuple[int, ...], tuple[int, ...]]]]] = {
+
+
+def around(wrapper: Callable[..., nn.Module], surrogate: Surrogate, **settings: Any) -> nn.Module:
+    """Integrate-and-fire neurons within another module."""
+    return wrapper(partial(LIF, surrogate), **settings)
+
+
+LEARNING: dict[str, tuple[Callable[..., nn.Module], dict[str, tuple[tuple[int, ...], tuple[int, ...]]]]] = {
     "plif": (PLIF, {"w": ((), ())}),
     "threshold": (TrainableThreshold, {"threshold": ((), ())}),
     "psn": (partial(PSN, steps=STEPS), {"weight": ((4, 4), (4, 4)), "bias": ((4, 1), (4, 1))}),
     "leak": (EvolvingLeak, {"leak": ((4, 3, 8, 8), (4, 5))}),
     "self": (Recurrent, {"weight": ((3,), (5,))}),
     "lateral": (partial(Recurrent, connections="lateral"), {"weight": ((3, 3), (5, 5))}),
+    "prediction": (SelfPrediction, {"strength": ((3,), (5,))}),
+    "consistent": (partial(around, SelfConsistent), {"consistency.weight": ((3, 3), (5, 5))}),
+    "gates": (partial(around, StochasticGates, when="training"), {"gates.raw": ((3, 8, 8), (5,))}),
 }
 """What is learned per layer, and its shapes for a convolution of 3 channels on 8x8 and for 5 hidden neurons."""
-SHAPED = ("leak", "self", "lateral")
+SHAPED = ("leak", "self", "lateral", "prediction", "consistent", "gates")
 every_kind = pytest.mark.parametrize("kind", LEARNING)
 
 
@@ -51,13 +64,13 @@ class Data:
     shape, classes, mean, std, bounds = SHAPE, 4, (0.5,), (0.3,), Bounds()
 
 
-def network(neuron: Callable[..., Neuron], seed: int = 0) -> SpikingClassifier:
+def network(neuron: Callable[..., nn.Module], seed: int = 0) -> SpikingClassifier:
     data: Any = Data()
     model = partial(ConvNet, channels=(3,), hidden=5)
     return untrained(data, Direct(STEPS), partial(neuron, surrogate=triangle()), model, seed)
 
 
-def without_data(neuron: Callable[..., Neuron]) -> ConvNet:
+def without_data(neuron: Callable[..., nn.Module]) -> ConvNet:
     return ConvNet(SHAPE, 4, partial(neuron, surrogate=triangle()), channels=(3,), hidden=5)
 
 

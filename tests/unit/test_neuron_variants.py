@@ -27,6 +27,7 @@ from snnrobust.spiking.neurons.noisy_lif import NoisyLIF
 from snnrobust.spiking.neurons.plif import PLIF
 from snnrobust.spiking.neurons.psn import PSN
 from snnrobust.spiking.neurons.recurrent import Recurrent
+from snnrobust.spiking.neurons.self_prediction import SelfPrediction
 from snnrobust.spiking.neurons.trainable_threshold import TrainableThreshold
 from snnrobust.spiking.surrogate import sigmoid, triangle
 
@@ -285,6 +286,8 @@ TWINS: dict[str, tuple[Neuron, Neuron]] = {  # neurons that are equal at these s
     "leak": (EvolvingLeak(triangle(), 0.75, 0.6), LIF(triangle(), 4.0, 0.6)),
     "self": (Recurrent(triangle()), LIF(triangle())),
     "lateral": (Recurrent(triangle(), "lateral", tau=None, reset="soft"), IF(triangle(), reset="soft")),
+    "prediction": (SelfPrediction(triangle(), 3.0), LIF(triangle())),
+    "prediction, soft": (SelfPrediction(triangle(), tau=None, reset="soft"), IF(triangle(), reset="soft")),
     "noisy": (NoisyLIF(triangle(), 0.0, "always"), LIF(triangle())),
     "noisy at rest": (NoisyLIF(triangle(), 0.5, tau=None).eval(), IF(triangle())),
 }  # fmt: skip
@@ -426,7 +429,7 @@ def test_noise_is_on_the_potential():
     torch.manual_seed(0)
     for decay_input in (False, True):
         neuron = NoisyLIF(triangle(), 0.5, "always", tau=4.0, threshold=100.0, decay_input=decay_input)
-        noisy = neuron.dynamics.potentials(neuron._disturbed(torch.zeros(2, 200, 500)), 2)
+        noisy = neuron.dynamics.potentials(neuron.driven(torch.zeros(2, 200, 500)), 2)
         assert float(noisy[0].std()) == pytest.approx(0.5, rel=0.02)
         assert float(noisy[1].var()) == pytest.approx(0.25 * (1 + 0.75**2), rel=0.03)
 

@@ -1,10 +1,10 @@
 """Neurons and the average pooling behind them as one kernel, against one after the other."""
 
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
-from spikingjelly.activation_based import layer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -14,6 +14,7 @@ from snnrobust.estimators.hart import HART
 from snnrobust.estimators.pdsg import PDSG
 from snnrobust.estimators.rate import BPTR, RateGradient
 from snnrobust.estimators.surrogate import TRAINED, Surrogate
+from snnrobust.models.layers import AvgPool2d, Conv2d, Flatten, MaxPool2d
 from snnrobust.spiking import kernels
 from snnrobust.spiking.classifier import Normalize, SpikingClassifier
 from snnrobust.spiking.dynamics import IntegrateAndFire, ParametricLeak
@@ -22,7 +23,8 @@ from snnrobust.spiking.fuse import fused
 from snnrobust.spiking.neuron import IF, LIF, Neuron
 from snnrobust.spiking.neurons.plif import PLIF
 from snnrobust.spiking.neurons.recurrent import Recurrent
-from snnrobust.spiking.pooled import Pooled
+from snnrobust.spiking.pooled import Chain, Pooled
+from snnrobust.spiking.recording import recorded
 from snnrobust.spiking.surrogate import sigmoid, triangle
 from snnrobust.threat import Bounds
 
@@ -98,7 +100,7 @@ NEURONS = [LIF(triangle()), IF(triangle(), 0.7, reset="soft"), PLIF(triangle(), 
 @pytest.mark.parametrize("neuron", NEURONS, ids=str)
 def test_every_rule_differentiates_the_joined_layers_as_one_after_the_other(estimator, sides, dtype, neuron):
     """Also where the kernel does not apply: odd sides, double precision."""
-    pooling = layer.AvgPool2d(2, step_mode="m")
+    pooling = AvgPool2d(2)
     results = []
     for network, steps in product((nn.Sequential(neuron, pooling), Pooled(neuron, pooling)), (None, 5)):
         neuron.rule = estimator.rule()
@@ -114,14 +116,14 @@ def test_every_rule_differentiates_the_joined_layers_as_one_after_the_other(esti
 
 
 POOLS = [
-    (layer.AvgPool2d(2, step_mode="m"), True),
-    (layer.AvgPool2d((2, 2), (2, 2), step_mode="m"), True),
-    (layer.AvgPool2d(2, ceil_mode=True, step_mode="m"), True),
-    (layer.AvgPool2d(2, stride=1, step_mode="m"), False),
-    (layer.AvgPool2d((2, 1), step_mode="m"), False),
-    (layer.AvgPool2d(2, padding=1, step_mode="m"), False),
-    (layer.AvgPool2d(2, divisor_override=3, step_mode="m"), False),
-    (layer.MaxPool2d(2, step_mode="m"), False),
+    (AvgPool2d(2), True),
+    (AvgPool2d((2, 2), (2, 2)), True),
+    (AvgPool2d(2, ceil_mode=True), True),
+    (AvgPool2d(2, stride=1), False),
+    (AvgPool2d((2, 1)), False),
+    (AvgPool2d(2, padding=1), False),
+    (AvgPool2d(2, divisor_override=3), False),
+    (MaxPool2d(2), False),
 ]
 
 
@@ -129,8 +131,8 @@ POOLS = [
 @pytest.mark.parametrize("side", [6, 7])
 def test_a_fused_network_joins_plain_pooling_alone_and_gives_the_same_logits(pooling, joined, side):
     torch.manual_seed(0)
-    convolution = layer.Conv2d(1, 3, 3, padding=1, step_mode="m")
-    backbone = nn.Sequential(convolution, LIF(triangle()), pooling, layer.Flatten(step_mode="m"))
+    convolution = Conv2d(1, 3, 3, padding=1)
+    backbone = nn.Sequential(convolution, LIF(triangle()), pooling, Flatten())
     model = SpikingClassifier(backbone, Direct(4), Normalize((0.5,), (0.2,)), Bounds()).eval()
     arranged, x = fused(model), torch.rand(3, 1, side, side)
     assert any(isinstance(module, Pooled) for module in arranged.modules()) == joined
@@ -138,3 +140,63 @@ def test_a_fused_network_joins_plain_pooling_alone_and_gives_the_same_logits(poo
     with torch.no_grad(), TRAINED.applied(arranged) as view:
         assert view(x).any()
         torch.testing.assert_close(view(x), model(x), atol=1e-6, rtol=0)
+
+
+# --- a chain of layers
+
+
+def chains(neuron: Neuron) -> list[nn.Sequential]:
+    """The same layers one after the other, and as a chain."""
+    torch.manual_seed(0)
+    first, second = Conv2d(1, 6, 3, padding=1), Conv2d(6, 6, 3, padding=1)
+    with torch.no_grad():
+        first.weight.mul_(4)
+        second.weight.mul_(16)
+    layers = [first, neuron, AvgPool2d(2), second, neuron, AvgPool2d(2)]
+    return [nn.Sequential(*layers), Chain(*layers)]
+
+
+def seen(network: nn.Module, x: Tensor) -> list[Tensor]:
+    """Output, gradient to the input, gradients to the parameters."""
+    x = x.clone().requires_grad_()
+    out = network(x)
+    weight = draws(*out.shape, number=1).to(out)
+    return [out.detach(), *torch.autograd.grad((out * weight).sum(), [x, *network.parameters()])]
+
+
+@pytest.mark.parametrize("sides", [(8, 8), (8, 12), (10, 8), (9, 7)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("neuron", NEURONS, ids=str)
+def test_a_chain_computes_what_its_layers_do(neuron, sides, dtype):
+    (plain, chain), x = chains(neuron), draws(5, 3, 1, *sides).to(dtype)
+    expected = seen(plain.to(dtype), x)
+    assert all(values.any() for values in expected)
+    for got, wanted in zip(seen(chain.to(dtype), x), expected, strict=True):
+        torch.testing.assert_close(got, wanted, atol=1e-4 * float(wanted.abs().max()), rtol=0)
+
+
+def test_a_chain_joins_neurons_and_pooling_and_keeps_their_names(monkeypatch):
+    plain, chain = chains(LIF(triangle()))
+    assert plain.state_dict().keys() == chain.state_dict().keys()
+    sizes, original = [], kernels.fire_pooled
+
+    def noted(*args: Any) -> tuple[Tensor, Tensor]:
+        sizes.append(args[0].shape[-2:])
+        return original(*args)
+
+    monkeypatch.setattr(kernels, "fire_pooled", noted)
+    seen(chain, draws(5, 3, 1, 8, 8))
+    assert sizes == [(8, 8), (4, 4)]
+
+
+def test_layers_of_a_chain_that_are_watched_run_by_themselves():
+    _, chain = chains(LIF(triangle()))
+    x, sizes = draws(5, 3, 1, 8, 8), []
+    expected = chain(x)
+    handle = chain[1].register_forward_hook(lambda _module, _inputs, spikes: sizes.append(spikes.shape[-2:]))
+    torch.testing.assert_close(chain(x), expected)
+    assert sizes == [(8, 8), (4, 4)]  # the neuron stands in it twice
+    handle.remove()
+    with recorded(chain) as layers:
+        torch.testing.assert_close(chain(x), expected)
+    assert [tuple(layer.spikes.shape[-2:]) for layer in layers] == [(8, 8), (4, 4)]

@@ -9,7 +9,7 @@ from torch import Tensor
 from snnrobust.randomness import fresh_normal
 from snnrobust.settings import AboveOne, NonNegative, Positive
 from snnrobust.spiking.dynamics import IntegrateAndFire
-from snnrobust.spiking.neuron import Firing, Neuron, Rule, wide
+from snnrobust.spiking.neuron import Neuron, wide
 from snnrobust.spiking.surrogate import Surrogate
 
 
@@ -57,13 +57,7 @@ class NoisyLIF(Neuron):
     def stochastic(self) -> bool:
         return self.when == "always" and self.noise > 0
 
-    def operator(self, current: Tensor) -> Tensor:
-        return super().operator(self._disturbed(current))
-
-    def fire(self, current: Tensor, rule: Rule, firing: Firing) -> Tensor:
-        return super().fire(self._disturbed(current), rule, firing)
-
-    def _disturbed(self, current: Tensor) -> Tensor:
+    def driven(self, current: Tensor) -> Tensor:
         """The current with the noise of this forward pass; samples draw from their own streams."""
         if self.noise == 0 or not (self.training or self.when == "always"):
             return current

@@ -1,0 +1,1 @@
+"""How a training step is made of a batch, one file each."""

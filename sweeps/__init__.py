@@ -1,0 +1,1 @@
+"""Comparisons: what is run (yaml), how it is run, and what came out, side by side."""

@@ -1,0 +1,125 @@
+"""Runs a comparison and writes its table and its figure beside it.
+
+    python -m sweeps.compare sweeps/defences.yaml              everything that is missing: hours
+    python -m sweeps.compare sweeps/defences.yaml --quick      the thin column alone: minutes
+    python -m sweeps.compare sweeps/defences.yaml --render     what is there
+
+What a contender leaves open is chosen on validation data, of the first seed: the value with the highest accuracy under
+attack among those that cost at most `tolerance` of clean accuracy. What is on record is never run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from snnrobust.schema import ConfigError
+from sweeps.comparison import Comparison, Contender, Tuning, read
+from sweeps.render import write
+from sweeps.runs import Overrides, results, run_all
+
+Chosen = Mapping[tuple[str, str], float | None]
+"""By dataset and contender: the value of its tuned setting."""
+
+
+def settings(comparison: Comparison, dataset: str, name: str, value: float | None, seed: int) -> Overrides:
+    """The training of a contender."""
+    contender = comparison.contenders[name]
+    shared = (f"runs={comparison.runs}", *comparison.common, *comparison.datasets[dataset])
+    tuned = () if value is None else (f"{_tuning(comparison, contender).key}={value:g}",)
+    return (*shared, *contender.overrides, *tuned, f"seed={seed}")
+
+
+def _tuning(comparison: Comparison, contender: Contender) -> Tuning:
+    tune = comparison.contenders[contender.like].tune if contender.like else contender.tune
+    assert tune is not None
+    return tune
+
+
+def trials(comparison: Comparison, dataset: str) -> dict[tuple[str, float | None], Overrides]:
+    """The runs that values are chosen by, under the thin suite: those of the baseline and of every value."""
+    seed = comparison.seeds[0]
+    wanted: list[tuple[str, float | None]] = [(comparison.baseline, None)]
+    for name, contender in comparison.of(dataset).items():
+        if contender.tune is not None:
+            wanted += [(name, value) for value in contender.tune.values]
+    return {
+        (name, value): (*settings(comparison, dataset, name, value, seed), *comparison.quick) for name, value in wanted
+    }
+
+
+def choose(comparison: Comparison, dataset: str) -> dict[str, float | None]:
+    """The value of every contender; the smallest where each costs too much, or where nothing is on record yet."""
+    found = {key: results(overrides) for key, overrides in trials(comparison, dataset).items()}
+    metrics = {key: record["metrics"] for key, record in found.items() if record is not None}
+    reference = metrics.get((comparison.baseline, None))
+    chosen: dict[str, float | None] = {}
+    for name, contender in comparison.of(dataset).items():
+        if contender.tune is None:
+            chosen[name] = None
+            continue
+        least = (reference["validation_accuracy"] if reference else 0.0) - comparison.tolerance
+        allowed = [
+            (metrics[name, value]["validation_robust_accuracy"], -value)
+            for value in contender.tune.values
+            if (name, value) in metrics and metrics[name, value]["validation_accuracy"] >= least
+        ]
+        chosen[name] = -max(allowed)[1] if allowed else min(contender.tune.values)
+    for name, contender in comparison.of(dataset).items():
+        if contender.like is not None:
+            chosen[name] = chosen[contender.like]
+    return chosen
+
+
+def columns(comparison: Comparison, chosen: Chosen, suite: Overrides) -> dict[tuple[str, str, int], Overrides]:
+    """The runs of a column, by dataset, contender and seed; seed by seed, so that a part is a table too."""
+    return {
+        (dataset, name, seed): (*settings(comparison, dataset, name, chosen[dataset, name], seed), *suite)
+        for seed in comparison.seeds
+        for dataset in comparison.datasets
+        for name in comparison.of(dataset)
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Runs a comparison and writes its table and figure.")
+    parser.add_argument("file", type=Path, help="sweeps/NAME.yaml")
+    parser.add_argument("--jobs", type=int, default=2, help="processes at a time (2)")
+    parser.add_argument("--quick", action="store_true", help="the thin column alone")
+    parser.add_argument("--render", action="store_true", help="run nothing")
+    arguments = parser.parse_args()
+    try:
+        return compare(arguments.file, arguments.jobs, arguments.quick, arguments.render)
+    except (ValueError, ConfigError) as error:
+        print(f"compare: {error}", file=sys.stderr)
+        return 2
+
+
+def compare(file: Path, jobs: int, quick: bool, render: bool) -> int:
+    comparison = read(file)
+    failures: list[str] = []
+
+    def run(wanted: Sequence[tuple[str, Overrides]]) -> None:
+        if not render:
+            failures.extend(run_all(wanted, jobs))
+
+    for dataset in comparison.datasets:
+        run([(f"{dataset} {name} {value or ''}", o) for (name, value), o in trials(comparison, dataset).items()])
+    chosen = {(d, name): value for d in comparison.datasets for name, value in choose(comparison, d).items()}
+    suites = {"quick": comparison.quick} | ({} if quick else {"full": comparison.full})
+    for suite in suites.values():
+        run([(f"{d} {name} seed {seed}", o) for (d, name, seed), o in columns(comparison, chosen, suite).items()])
+    records = {
+        kind: {key: results(o) for key, o in columns(comparison, chosen, suite).items()}
+        for kind, suite in {"quick": comparison.quick, "full": comparison.full}.items()
+    }
+    write(file, comparison, chosen, records)
+    for failure in failures:
+        print(failure, file=sys.stderr)
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""What a comparison consists of, read from its yaml file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Tuning(_Strict):
+    """One setting that is chosen on validation data, of the first seed, per dataset.
+
+    Args:
+        key: of the config.
+        values: to try.
+    """
+
+    key: str
+    values: tuple[float, ...]
+
+
+class Contender(_Strict):
+    """One row of the table.
+
+    Args:
+        label: in the table.
+        family: in the figure.
+        overrides: of the command line.
+        tune: what is chosen for it; the chosen value of another contender is taken with `like`.
+        like: name of a contender whose chosen value is taken.
+        datasets: names of those that it is for; all if not given.
+    """
+
+    label: str
+    family: str
+    overrides: tuple[str, ...] = ()
+    tune: Tuning | None = None
+    like: str | None = None
+    datasets: tuple[str, ...] | None = None
+
+
+class Comparison(_Strict):
+    """A table of contenders on several datasets.
+
+    Args:
+        title: of the page.
+        runs: folder of the runs.
+        seeds: of the trainings.
+        common: overrides of every run.
+        datasets: overrides by name.
+        quick: overrides of the thin column.
+        full: overrides of the column that counts.
+        baseline: name of the contender that the others are compared with.
+        tolerance: clean accuracy on validation data that a chosen value may cost against the baseline, as a share.
+        contenders: by name, in the order of the table.
+    """
+
+    title: str
+    runs: str
+    seeds: tuple[int, ...]
+    common: tuple[str, ...]
+    datasets: Mapping[str, tuple[str, ...]]
+    quick: tuple[str, ...]
+    full: tuple[str, ...]
+    baseline: str
+    tolerance: float
+    contenders: Mapping[str, Contender]
+
+    def of(self, dataset: str) -> Mapping[str, Contender]:
+        """The contenders of a dataset."""
+        return {name: c for name, c in self.contenders.items() if c.datasets is None or dataset in c.datasets}
+
+
+def read(path: Path) -> Comparison:
+    """The comparison in a yaml file.
+
+    Raises:
+        ValueError: in one line, if it is absent or not in order.
+    """
+    try:
+        return Comparison.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: no yaml: {' '.join(str(error).split())}") from error
+    except ValidationError as error:
+        detail = error.errors()[0]
+        raise ValueError(f"{path}: {'.'.join(map(str, detail['loc']))}: {detail['msg']}") from error
