@@ -139,7 +139,7 @@ def resolved(composed: DictConfig, choices: Mapping[Any, Any]) -> Composed:
 
 
 AROUND = {"threat": "linf", "estimator": "trained"}
-"""What the yaml files of defences and validations choose for the attack in them."""
+"""What the yaml files of defences, regularizers and validations choose for the attack in them."""
 
 
 def _fit_attacks(config: DictConfig, choices: Mapping[Any, Any]) -> None:
@@ -152,7 +152,7 @@ def _fit_attacks(config: DictConfig, choices: Mapping[Any, Any]) -> None:
     """
     for group, choice in choices.items():
         word, _, place = str(group).partition("@")
-        if word != "attack" or not choice or place.partition(".")[0] not in ("defence", "training"):
+        if word != "attack" or not choice or place.partition(".")[0] not in ("defence", "regularizer", "training"):
             continue
         own = OmegaConf.to_container(OmegaConf.load(folder() / "attack" / f"{choice}.yaml"))
         assert isinstance(own, dict)

@@ -197,7 +197,7 @@ def _train(
 
     start = time.perf_counter()
     trained = experiment.train(model, splits, on_epoch, display.training)
-    log.info("%d epochs; the best on validation data was %d", trained.epochs, trained.best.epoch)
+    log.info("epochs trained: %d; the best on validation data: %d", trained.epochs, trained.best.epoch)
     origin = provenance(experiment, job) | {"epochs": trained.epochs}
     origin |= {"split_digests": dict(splits.digests)} if splits.digests else {}
     return Checkpoint(

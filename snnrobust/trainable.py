@@ -164,7 +164,9 @@ def _of_optimizer(config: Mapping[str, Any]) -> Iterator[str]:
 def _of_validation(config: Mapping[str, Any]) -> Iterator[str]:
     validation = config["training"].get("validation", {})
     attack = validation.get("attack")
-    if attack is not None:
+    if attack is not None and not isinstance(attack, Mapping):
+        yield f"training.validation.attack: got {attack!r}; allowed: null, or what training/validation=robust brings"
+    elif attack is not None:
         yield from _of_attack("training.validation.attack", attack, config)
     elif validation.get("measure") == "robust_accuracy":
         yield (

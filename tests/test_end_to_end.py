@@ -478,7 +478,8 @@ def test_a_training_that_is_chosen_by_robust_accuracy_and_stops_early_leaves_its
     assert content["best_epoch"] == values.index(max(values)) + 1
     assert content["metrics"]["validation_robust_accuracy"] == max(values)
     assert (
-        f"{len(rows)} epochs; the best on validation data was {content['best_epoch']}" in (run / "run.log").read_text()
+        f"epochs trained: {len(rows)}; the best on validation data: {content['best_epoch']}"
+        in (run / "run.log").read_text()
     )
     assert answer.err == ""
 

@@ -102,4 +102,3 @@ def _hooks(watch: Watch, layer: str) -> tuple[Callable[..., Any], Callable[..., 
             spikes.register_hook(partial(watch.note_gradient, "spike", layer))
 
     return enter, leave
-

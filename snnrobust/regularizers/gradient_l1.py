@@ -28,7 +28,7 @@ class GradientL1(InputGradient):
         statistics: of batch norm in the second pass of a finite difference: `update` the running ones, or `keep` them.
     """
 
-    weight: NonNegative = 0.01
+    weight: NonNegative = 0.03
     warmup: NonNegative = 0.0
     of: Literal["cross_entropy", "probability"] = "cross_entropy"
     method: Literal["finite_difference", "exact"] = "exact"

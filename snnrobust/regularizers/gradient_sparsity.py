@@ -40,8 +40,8 @@ class GradientSparsity(InputGradient):
         weight: factor of the term in the loss; the papers' values per dataset are not known.
         warmup: epochs over which the weight rises linearly from 0.
         step: h, in units of the input: of every entry, or the `l_2` length with `gradient`; of no effect if exact.
-        direction: `d`. `sign`: as above; `gradient`: the gradient at length 1, for the `l_2` norm (an earlier version of
-            the authors' code); 0 where the gradient is 0.
+        direction: `d`. `sign`: as above; `gradient`: the gradient at length 1, for the `l_2` norm (an earlier version
+            of the authors' code); 0 where the gradient is 0.
         power: of the norm; 2 as published.
         method: `finite_difference` as published, or `exact`: the norm itself, differentiated twice, in a slower pass.
         statistics: of batch norm in the second pass, which is normalised with its own batch either way: `update` the

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -112,6 +113,13 @@ def wide(x: Tensor) -> Tensor:
     return x.float() if x.dtype == torch.bfloat16 else x
 
 
+def unrounded(x: Tensor) -> AbstractContextManager[object]:
+    """Suspends autocast, which would round the products of matrices that some membranes are made of."""
+    device = x.device.type
+    rounding = not x.is_meta and torch.is_autocast_enabled(device)
+    return torch.autocast(device, enabled=False) if rounding else nullcontext()
+
+
 def fire(current: Tensor, steps: int, dynamics: Dynamics) -> tuple[Tensor, Tensor]:
     """Potentials and spikes, `[T, N, ...]` each, by the kernels where they fit."""
     if kernels.fits(dynamics, current):
@@ -170,9 +178,10 @@ class Neuron(Drawing, ABC):
         rule = self.rule_for(current)
         if rule is not None:
             return self.fire(current, rule, fire)
-        if self.observer is not None:
-            return self._observed(current, self.observer)
-        return self.operator(wide(self.driven(current))).to(current.dtype)
+        with unrounded(current):
+            if self.observer is not None:
+                return self._observed(current, self.observer)
+            return self.operator(wide(self.driven(current))).to(current.dtype)
 
     def rule_for(self, current: Tensor) -> Rule | None:
         """What differentiates the spikes of this current; None if that is left to autograd."""
@@ -182,9 +191,10 @@ class Neuron(Drawing, ABC):
 
     def fire(self, current: Tensor, rule: Rule, firing: Firing) -> Tensor:
         """Spikes of the currents `[T, N, ...]`, differentiated by `rule`."""
-        current = self.driven(current)
-        constant = len(current) > 1 and current.stride(0) == 0
-        spikes: Tensor = Fire.apply(current[:1] if constant else current, len(current), self, rule, firing)
+        with unrounded(current):
+            current = self.driven(current)
+            constant = len(current) > 1 and current.stride(0) == 0
+            spikes: Tensor = Fire.apply(current[:1] if constant else current, len(current), self, rule, firing)
         return spikes
 
     def _observed(self, current: Tensor, observer: Observer) -> Tensor:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -28,7 +29,14 @@ from snnrobust.spiking.encoder import Poisson
 from snnrobust.threat import L2, Linf
 from snnrobust.training.defences.base import Moment
 from snnrobust.training.defences.crafting import crafted
-from snnrobust.training.defences.departure import AT_RANDOM, Departure, departing, divergence, refuse_without_slope
+from snnrobust.training.defences.departure import (
+    AT_RANDOM,
+    Departure,
+    Direction,
+    departing,
+    divergence,
+    refuse_without_slope,
+)
 from snnrobust.training.defences.mart import Mart, mart_loss
 from snnrobust.training.defences.trades import Trades, trades_loss
 from tests.contracts.toys import assert_same, streams
@@ -36,7 +44,7 @@ from tests.contracts.toys import assert_same, streams
 EPS = 0.1
 NEAR = ProjectedGradient(Linf(EPS), steps=4, start="normal", start_size=0.001)
 NOW = Moment(1, 0.0)
-DIRECTIONS = ["clean_to_adversarial", "adversarial_to_clean"]
+DIRECTIONS: list[Direction] = ["clean_to_adversarial", "adversarial_to_clean"]
 
 
 def softmax(z: Tensor) -> list[Tensor]:
@@ -184,8 +192,7 @@ ATTACKS: dict[str, Attack] = {
 def test_attacks_depart_further_than_noise(make_tiny, batch, name):
     attack, model = ATTACKS[name], make_tiny()
     refuse_without_slope(attack)
-    seen = lambda network, samples: departing(network, samples, "clean_to_adversarial")  # noqa: E731
-    found = crafted(attack, model, batch, NOW, seen=seen)
+    found = crafted(attack, model, batch, NOW, seen=partial(departing, kl="clean_to_adversarial"))
     assert attack.threat is not None
     assert float(attack.threat.excess(found, batch.x).max()) <= 1e-6
     noise = UniformNoise(Linf(EPS / 2) if isinstance(attack.threat, L2) else Linf(EPS))
@@ -214,18 +221,16 @@ def step(defence, model, batch: Batch) -> tuple[Tensor, Pass, list[Tensor]]:
     return loss, at, seen
 
 
-def test_trades_regularizes_the_clean_pass_and_learns_from_both(classifier, batch):
-    loss, at, seen = step(Trades(NEAR, beta=2.0, kl="adversarial_to_clean"), classifier, batch)
+@pytest.mark.parametrize("kl", DIRECTIONS)
+def test_trades_regularizes_the_clean_pass_and_learns_from_both(make_tiny, batch, kl):
+    classifier = make_tiny()
+    loss, at, seen = step(Trades(NEAR, beta=2.0, kl=kl), classifier, batch)
     clean, other = seen
     assert torch.equal(clean, batch.x)
-    assert at.x is not other
     assert torch.equal(at.x, batch.x)
-    expected = crafted(
-        NEAR, classifier, batch, NOW, seen=lambda network, b: departing(network, b, "adversarial_to_clean")
-    )
-    assert expected.shape == other.shape
-    assert 0 < (other - batch.x).abs().max() <= EPS + 1e-6
-    again = trades_loss(at.logits, classifier(other), batch.y, 2.0, "adversarial_to_clean")
+    increasing = {way: crafted(NEAR, make_tiny(), batch, NOW, seen=partial(departing, kl=way)) for way in DIRECTIONS}
+    assert [way for way in DIRECTIONS if torch.equal(increasing[way], other)] == [kl]
+    again = trades_loss(at.logits, classifier(other), batch.y, 2.0, kl)
     assert float(loss.detach()) == pytest.approx(float(again.detach()), rel=1e-5)
 
 

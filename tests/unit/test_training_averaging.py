@@ -110,6 +110,23 @@ def test_layers_are_rounded_and_membranes_and_logits_are_not(make_tiny):
     assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in model.parameters())
 
 
+@pytest.mark.parametrize("neuron", ["psn", "recurrent"])
+def test_matrices_inside_a_neuron_are_not_rounded(neuron):
+    """Under autocast torch rounds every product of matrices; that of a membrane is none of the network's layers."""
+    small = ["model.channels=[4]", "model.hidden=8", "encoder.steps=3", "regularizer=none"]
+    more = ["neuron.steps=3"] if neuron == "psn" else ["neuron.connections=lateral"]
+    its, _ = build(compose("config", ["tracker=none", "device=cpu", f"neuron={neuron}", *small, *more]).config)
+    model = its.classifier().train()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.rand_like(parameter))
+    with rounded(model, "bfloat16"), recorded(model) as layers:
+        model(data(8).batch(torch.arange(8)).x)
+    for layer in layers:
+        again = layer.neuron.dynamics.potentials(layer.current, 3)
+        assert torch.equal(layer.potential, again)
+
+
 def test_validation_is_in_float32(make_tiny):
     run, model = trainer(precision="bfloat16", epochs=1), make_tiny()
     trained, states = kept(run, model, data(16, 1))

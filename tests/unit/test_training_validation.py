@@ -174,6 +174,7 @@ def test_another_attack_estimator_and_threat_are_chosen_by_their_place():
     ("overrides", "said"),
     [
         (("training.validation.measure=robust_accuracy",), "training.validation.attack: got null; allowed with "),
+        (("training.validation.attack=pgd",), "training.validation.attack: got 'pgd'; allowed: null, or what "),
         (("training.validation.measure=best",), "training.validation.measure: got 'best'; allowed: 'objective', "),
         (
             ("training.validation.patience=0",),

@@ -16,7 +16,7 @@ from snnrobust.settings import NonNegative
 from snnrobust.spiking.classifier import SpikingClassifier
 from snnrobust.training.defences.base import Defence, Look, Moment
 from snnrobust.training.defences.crafting import crafted, refuse
-from snnrobust.training.defences.departure import departing, divergence, refuse_without_slope
+from snnrobust.training.defences.departure import Direction, departing, divergence, refuse_without_slope
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,7 @@ class Trades(Defence):
         return trades_loss(at.logits, model(x), batch.y, self.beta, self.kl), at
 
 
-def trades_loss(
-    clean: Tensor,
-    other: Tensor,
-    y: Tensor,
-    beta: float,
-    kl: Literal["clean_to_adversarial", "adversarial_to_clean"] = "clean_to_adversarial",
-) -> Tensor:
+def trades_loss(clean: Tensor, other: Tensor, y: Tensor, beta: float, kl: Direction = "clean_to_adversarial") -> Tensor:
     """The loss, a scalar, from the logits `[B, K]` on clean and on adversarial samples and the true classes `[B]`."""
     far = divergence(clean.log_softmax(1), other.log_softmax(1), kl)
     return F.cross_entropy(clean, y) + beta * far.mean()
