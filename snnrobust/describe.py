@@ -109,7 +109,7 @@ def memory(model: nn.Module, shape: tuple[int, ...], settings: TrainingSettings,
 
     What is kept is what autograd saves, each storage once: exact, but for passing results (the largest are of the size
     of one layer), for what the libraries need for themselves, and for further passes of defences and regularizers.
-    Activations are counted in float32.
+    Activations are counted in float32, with neurons of plain operations: compiled ones, on the CPU, keep less.
 
     Args:
         model: whose forward pass is run in training mode.

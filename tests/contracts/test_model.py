@@ -2,7 +2,7 @@
 
 import copy
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 
 import pytest
 import torch
@@ -25,6 +25,7 @@ from snnrobust.spiking.fuse import fused
 from snnrobust.spiking.neuron import Neuron
 from snnrobust.spiking.twin import twin
 from snnrobust.training.checkpoint import Checkpoint
+from snnrobust.training.settings import TrainingSettings
 from tests.contracts.smaller import IMAGES, SMALLER
 from tests.contracts.toys import assert_same, state_of
 
@@ -191,9 +192,12 @@ def test_its_description_is_that_of_the_real_network(model):
     found = [*layers(classifier, shape, cpu)]
     assert [*layers(without_content(its), shape, META)] == found
     assert sum(layer.parameters for layer in found) == sum(p.numel() for p in classifier.parameters())
+    settings = TrainingSettings(partial(torch.optim.SGD, lr=0.1, momentum=0.9), batch_size=4)
     estimated, measured = (
-        memory(*one) for one in ((without_content(its), shape, 4, "sgd", META), (classifier, shape, 4, "sgd", cpu))
+        memory(*one) for one in ((without_content(its), shape, settings, META), (classifier, shape, settings, cpu))
     )
     assert (estimated.weights, estimated.updates) == (measured.weights, measured.updates)
+    assert measured.activations <= estimated.activations  # compiled neurons keep their potentials alone
+    plain = memory(classifier.double(), shape, settings, cpu)  # which there are no kernels for
     # SpikingJelly's operators keep more on the CPU, where they are not fused.
-    assert 1 <= measured.activations / estimated.activations < 1.35
+    assert 1 <= plain.activations / (2 * estimated.activations) < 1.35

@@ -70,8 +70,14 @@ def test_other_sequences_are_computed_at_every_step():
 def test_the_stem_of_a_network_is_computed_once_if_all_steps_are_equal(monkeypatch, encoder, pictures, arranged):
     backbone = nn.Sequential(Conv2d(1, 2, 3), LIF(triangle()), Conv2d(2, 2, 3), nn.Flatten(2))
     model = SpikingClassifier(backbone, copy.deepcopy(encoder), Normalize((0.5,), (0.2,)), Bounds())
-    network, seen, forward = fused(model) if arranged else model, [], nn.Conv2d.forward
-    monkeypatch.setattr(nn.Conv2d, "forward", lambda self, x: seen.append(len(x)) or forward(self, x))
+    network, forward = fused(model) if arranged else model, nn.Conv2d.forward
+    seen: list[int] = []
+
+    def counting(self: nn.Conv2d, x: Tensor) -> Tensor:
+        seen.append(len(x))
+        return forward(self, x)
+
+    monkeypatch.setattr(nn.Conv2d, "forward", counting)
     with torch.no_grad():
         network(torch.rand(BATCH, 1, 8, 8))
     assert seen == [pictures, encoder.steps * BATCH]
