@@ -12,16 +12,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from snnrobust.schema import ConfigError
 from sweeps.comparison import Comparison, Contender, Tuning, read
 from sweeps.render import write
 from sweeps.runs import Overrides, results, run_all
-
-Chosen = Mapping[tuple[str, str], float | None]
-"""By dataset and contender: the value of its tuned setting."""
 
 
 def settings(comparison: Comparison, dataset: str, name: str, value: float | None, seed: int) -> Overrides:
@@ -44,7 +42,7 @@ def trials(comparison: Comparison, dataset: str) -> dict[tuple[str, float | None
     wanted: list[tuple[str, float | None]] = [(comparison.baseline, None)]
     for name, contender in comparison.of(dataset).items():
         if contender.tune is not None:
-            wanted += [(name, value) for value in contender.tune.values]
+            wanted += [(name, value) for value in contender.tune.values[dataset]]
     return {
         (name, value): (*settings(comparison, dataset, name, value, seed), *comparison.quick) for name, value in wanted
     }
@@ -63,22 +61,23 @@ def choose(comparison: Comparison, dataset: str) -> dict[str, float | None]:
         least = (reference["validation_accuracy"] if reference else 0.0) - comparison.tolerance
         allowed = [
             (metrics[name, value]["validation_robust_accuracy"], -value)
-            for value in contender.tune.values
+            for value in contender.tune.values[dataset]
             if (name, value) in metrics and metrics[name, value]["validation_accuracy"] >= least
         ]
-        chosen[name] = -max(allowed)[1] if allowed else min(contender.tune.values)
+        chosen[name] = -max(allowed)[1] if allowed else min(contender.tune.values[dataset])
     for name, contender in comparison.of(dataset).items():
         if contender.like is not None:
             chosen[name] = chosen[contender.like]
     return chosen
 
 
-def columns(comparison: Comparison, chosen: Chosen, suite: Overrides) -> dict[tuple[str, str, int], Overrides]:
-    """The runs of a column, by dataset, contender and seed; seed by seed, so that a part is a table too."""
+def column(
+    comparison: Comparison, dataset: str, chosen: Mapping[str, float | None], suite: Overrides
+) -> dict[tuple[str, int], Overrides]:
+    """The runs of a column, by contender and seed; seed by seed, so that a part is a table too."""
     return {
-        (dataset, name, seed): (*settings(comparison, dataset, name, chosen[dataset, name], seed), *suite)
+        (name, seed): (*settings(comparison, dataset, name, chosen[name], seed), *suite)
         for seed in comparison.seeds
-        for dataset in comparison.datasets
         for name in comparison.of(dataset)
     }
 
@@ -100,21 +99,23 @@ def main() -> int:
 def compare(file: Path, jobs: int, quick: bool, render: bool) -> int:
     comparison = read(file)
     failures: list[str] = []
+    chosen: dict[tuple[str, str], float | None] = {}
+    records: dict[str, dict[tuple[str, str, int], Mapping[str, Any] | None]] = {"quick": {}, "full": {}}
 
-    def run(wanted: Sequence[tuple[str, Overrides]]) -> None:
+    def run(dataset: str, wanted: Mapping[tuple[str, Any], Overrides]) -> None:
         if not render:
-            failures.extend(run_all(wanted, jobs))
+            named = [(" ".join(map(str, (dataset, *key))), overrides) for key, overrides in wanted.items()]
+            failures.extend(run_all(named, jobs))
 
     for dataset in comparison.datasets:
-        run([(f"{dataset} {name} {value or ''}", o) for (name, value), o in trials(comparison, dataset).items()])
-    chosen = {(d, name): value for d in comparison.datasets for name, value in choose(comparison, d).items()}
-    suites = {"quick": comparison.quick} | ({} if quick else {"full": comparison.full})
-    for suite in suites.values():
-        run([(f"{d} {name} seed {seed}", o) for (d, name, seed), o in columns(comparison, chosen, suite).items()])
-    records = {
-        kind: {key: results(o) for key, o in columns(comparison, chosen, suite).items()}
-        for kind, suite in {"quick": comparison.quick, "full": comparison.full}.items()
-    }
+        run(dataset, trials(comparison, dataset))
+        values = choose(comparison, dataset)
+        chosen |= {(dataset, name): value for name, value in values.items()}
+        for kind, suite in {"quick": comparison.quick, "full": comparison.full}.items():
+            wanted = column(comparison, dataset, values, suite)
+            if kind == "quick" or not quick:
+                run(dataset, wanted)
+            records[kind] |= {(dataset, *key): results(overrides) for key, overrides in wanted.items()}
     write(file, comparison, chosen, records)
     for failure in failures:
         print(failure, file=sys.stderr)

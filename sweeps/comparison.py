@@ -18,11 +18,11 @@ class Tuning(_Strict):
 
     Args:
         key: of the config.
-        values: to try.
+        values: to try, by dataset.
     """
 
     key: str
-    values: tuple[float, ...]
+    values: Mapping[str, tuple[float, ...]]
 
 
 class Contender(_Strict):

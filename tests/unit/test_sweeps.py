@@ -28,7 +28,7 @@ def comparison(**changes: Any) -> Comparison:
             "none": {"label": "none", "family": "none"},
             "sr": {
                 "label": "SR", "family": "gradient", "overrides": ["regularizer=gradient_sparsity"],
-                "tune": {"key": "regularizer.weight", "values": [0.01, 0.02, 0.04]},
+                "tune": {"key": "regularizer.weight", "values": {"digits": [0.01, 0.02, 0.04], "few": [0.01, 0.02]}},
             },
             "both": {
                 "label": "both", "family": "gradient", "like": "sr", "datasets": ["digits"],
@@ -81,7 +81,7 @@ def test_where_every_value_costs_too_much_the_smallest_is_taken(monkeypatch):
 
 def test_values_are_tried_with_the_first_seed_under_the_thin_suite_alone():
     tried = compare.trials(comparison(seeds=[3, 4]), "few")
-    assert [*tried] == [("none", None), ("sr", 0.01), ("sr", 0.02), ("sr", 0.04)]
+    assert [*tried] == [("none", None), ("sr", 0.01), ("sr", 0.02)]
     for (_, value), overrides in tried.items():
         assert "seed=3" in overrides
         assert overrides[-1] == "suite=quick"
@@ -154,7 +154,7 @@ def test_every_run_of_every_comparison_is_in_order(file):
         signatures = []
         for name, contender in its.of(dataset).items():
             tune = its.contenders[contender.like].tune if contender.like else contender.tune
-            overrides = compare.settings(its, dataset, name, tune.values[-1] if tune else None, its.seeds[0])
+            overrides = compare.settings(its, dataset, name, tune.values[dataset][-1] if tune else None, its.seeds[0])
             signatures.append(runs.job((*overrides, *its.quick)).training)
             assert runs.job((*overrides, *its.full)).training == signatures[-1]
         assert len({*signatures}) == len(signatures)
