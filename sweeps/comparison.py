@@ -76,6 +76,10 @@ class Comparison(_Strict):
         """The contenders of a dataset."""
         return {name: c for name, c in self.contenders.items() if c.datasets is None or dataset in c.datasets}
 
+    def number(self, name: str) -> int:
+        """Of a contender, from 1: the same in tables and figures of all datasets."""
+        return 1 + [*self.contenders].index(name)
+
 
 def read(path: Path) -> Comparison:
     """The comparison in a yaml file.

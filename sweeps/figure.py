@@ -53,7 +53,7 @@ def _points(
 ) -> None:
     across, up, label, other = panel
     named: set[str] = set()
-    for number, (name, contender) in enumerate(comparison.of(dataset).items(), 1):
+    for name, contender in comparison.of(dataset).items():
         x, y = rows[dataset, name][across], rows[dataset, name][up]
         if x is None or y is None:
             continue
@@ -64,7 +64,7 @@ def _points(
             px, py, xerr=dx, yerr=dy, ls="none", ms=6, elinewidth=0.7, capsize=2,
             label=None if contender.family in named else contender.family, **style,
         )  # fmt: skip
-        axes.annotate(str(number), (px, py), xytext=(4, 4), textcoords="offset points", fontsize=8)
+        axes.annotate(str(comparison.number(name)), (px, py), xytext=(4, 4), textcoords="offset points", fontsize=8)
         named.add(contender.family)
     if across == "sparsity" and named:
         axes.set_xscale("log")

@@ -126,11 +126,11 @@ def _table(
 ) -> Iterator[str]:  # fmt: skip
     yield "| " + " | ".join(title for title, _ in HEADER) + " |"
     yield "|" + "|".join(ruler for _, ruler in HEADER) + "|"
-    for number, (name, contender) in enumerate(comparison.of(dataset).items(), 1):
+    for name, contender in comparison.of(dataset).items():
         its, value = rows[dataset, name], chosen[dataset, name]
         difference = "" if name == comparison.baseline else percent(its["difference"])
         cells = [
-            f"{number}. {contender.label}", "" if value is None else f"{value:g}", percent(its["clean"]),
+            f"{comparison.number(name)}. {contender.label}", "" if value is None else f"{value:g}", percent(its["clean"]),
             percent(its["noise"]), percent(its["pgd"]), percent(its["worst"]),
             f"**{difference}**" if its.ahead else difference, percent(its["gap"]),
             plain(its["sparsity"], 4), plain(its["l1"], 2), plain(its["seconds"], 0),
