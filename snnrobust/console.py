@@ -67,6 +67,8 @@ def results_title(results: Mapping[str, Any]) -> str:
     words = [choices[group] for group in ("dataset", "model", "regularizer") if group in choices]
     if "regularizer" in config:  # a model made elsewhere was trained who knows how
         words.append(f"weight {config['regularizer'].get('weight')}")
+    if choices.get("defence", "none") != "none":
+        words.append(choices["defence"])
     budget = {name: value for name, value in config["threat"].items() if not name.startswith("_")}
     words += [
         f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in budget.items()

@@ -17,7 +17,7 @@ from snnrobust.check import check
 from snnrobust.config import VERSION_BASE, Composed, compose, folder, prepare, resolved
 from snnrobust.identity import PLACES, TRAINING_KEYS
 from snnrobust.job import Job, RunFailed, failure_of, results_of
-from snnrobust.overrides import expand, replayed, trusted
+from snnrobust.overrides import deferred, expand, replayed, trusted
 from snnrobust.saved import config_beside, refuse_imported
 from snnrobust.schema import ConfigError
 
@@ -71,6 +71,10 @@ def launch(root: str, verb: Verb, arguments: list[str], replay: Sequence[str] = 
     sweeping = bool({"-m", "--multirun"} & set(flags))
     if {"--help", "-h"} & set(flags):
         return _hydra(verb, root, arguments, Session({}, places))
+    if sweeping and SHOWING & set(flags):
+        raise ConfigError(f"{', '.join(sorted(SHOWING & set(flags)))}: shows one config; allowed: without -m")
+    if sweeping:
+        overrides = deferred(overrides)
     commands = [tuple(job) for job in expand(overrides)] if sweeping else [tuple(overrides)]
     jobs = [_job(verb, compose(root, command, places), command) for command in commands]
     for job in jobs:

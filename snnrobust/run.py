@@ -211,13 +211,13 @@ def _train(
 
 
 def _description(job: Job, folder: Path) -> Description:
-    kinds = ("dataset", "model", "regularizer", "suite")
+    kinds = ("dataset", "model", "regularizer", "defence", "suite")
     return Description(
         identity=f"{job.training}-{job.evaluation}",
         name=f"{job.training}/{job.evaluation}",
         group=job.group,
         job_type=job.kind,
-        tags=tuple(dict.fromkeys(job.choices[k] for k in kinds if k in job.choices)),
+        tags=tuple(dict.fromkeys(job.choices[k] for k in kinds if job.choices.get(k, "none") != "none")),
         config=plain(job.config) | {"choices": dict(job.choices)},
         folder=folder,
     )

@@ -25,6 +25,8 @@ from snnrobust import settings
 
 _NAMES = {**vars(builtins), **{k: v for k, v in vars(settings).items() if not k.startswith("_")}, "Literal": Literal}
 _STRICT = ConfigDict(strict=True, allow_inf_nan=False)
+_GROUPS = {"Attack": "attack", "Threat": "threat", "Estimator": "estimator"}
+"""Annotations of objects that a config group brings to any place."""
 
 
 class ConfigError(Exception):
@@ -87,6 +89,9 @@ def check_value(path: str, value: Any, annotation: str | None, trusted: bool = T
 
     Annotations of packages that are not trusted are not evaluated.
     """
+    group = _GROUPS.get(annotation or "")
+    if group and not isinstance(value, Mapping):
+        yield f"{path}: got {value!r}; allowed: a choice of the group {group}, by [+]{group}@{path}=NAME"
     expected = _evaluate(annotation) if trusted and annotation else None
     if expected is None:
         return

@@ -5,7 +5,8 @@
     python -m sweeps.compare sweeps/defences.yaml --render     what is there
 
 What a contender leaves open is chosen on validation data, of the first seed: the value with the highest accuracy under
-attack among those that cost at most `tolerance` of clean accuracy. What is on record is never run again.
+attack among those that cost at most `tolerance` of clean accuracy, or the smallest, where each costs more. What is on
+record is never run again.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from snnrobust.schema import ConfigError
-from sweeps.comparison import Comparison, Contender, Tuning, read
+from sweeps.comparison import Comparison, read
 from sweeps.render import write
 from sweeps.runs import Overrides, results, run_all
 
@@ -26,25 +27,19 @@ def settings(comparison: Comparison, dataset: str, name: str, value: float | Non
     """The training of a contender."""
     contender = comparison.contenders[name]
     shared = (f"runs={comparison.runs}", *comparison.common, *comparison.datasets[dataset])
-    tuned = () if value is None else (f"{_tuning(comparison, contender).key}={value:g}",)
+    tuned = () if value is None or contender.tune is None else (f"{contender.tune.key}={value:g}",)
     return (*shared, *contender.overrides, *tuned, f"seed={seed}")
 
 
-def _tuning(comparison: Comparison, contender: Contender) -> Tuning:
-    tune = comparison.contenders[contender.like].tune if contender.like else contender.tune
-    assert tune is not None
-    return tune
-
-
 def trials(comparison: Comparison, dataset: str) -> dict[tuple[str, float | None], Overrides]:
-    """The runs that values are chosen by, under the thin suite: those of the baseline and of every value."""
-    seed = comparison.seeds[0]
-    wanted: list[tuple[str, float | None]] = [(comparison.baseline, None)]
-    for name, contender in comparison.of(dataset).items():
-        if contender.tune is not None:
-            wanted += [(name, value) for value in contender.tune.values[dataset]]
+    """The runs that values are chosen by, under the thin suite: those of every value and of what it is held against."""
+    tunings = {name: c.tune for name, c in comparison.of(dataset).items() if c.tune is not None}
+    references = dict.fromkeys(tune.against or comparison.baseline for tune in tunings.values())
+    wanted: list[tuple[str, float | None]] = [(name, None) for name in references]
+    wanted += [(name, value) for name, tune in tunings.items() for value in tune.values[dataset]]
     return {
-        (name, value): (*settings(comparison, dataset, name, value, seed), *comparison.quick) for name, value in wanted
+        (name, value): (*settings(comparison, dataset, name, value, comparison.seeds[0]), *comparison.quick)
+        for name, value in wanted
     }
 
 
@@ -52,22 +47,20 @@ def choose(comparison: Comparison, dataset: str) -> dict[str, float | None]:
     """The value of every contender; the smallest where each costs too much, or where nothing is on record yet."""
     found = {key: results(overrides) for key, overrides in trials(comparison, dataset).items()}
     metrics = {key: record["metrics"] for key, record in found.items() if record is not None}
-    reference = metrics.get((comparison.baseline, None))
     chosen: dict[str, float | None] = {}
     for name, contender in comparison.of(dataset).items():
         if contender.tune is None:
             chosen[name] = None
             continue
+        values = contender.tune.values[dataset]
+        reference = metrics.get((contender.tune.against or comparison.baseline, None))
         least = (reference["validation_accuracy"] if reference else 0.0) - comparison.tolerance
         allowed = [
             (metrics[name, value]["validation_robust_accuracy"], -value)
-            for value in contender.tune.values[dataset]
+            for value in values
             if (name, value) in metrics and metrics[name, value]["validation_accuracy"] >= least
         ]
-        chosen[name] = -max(allowed)[1] if allowed else min(contender.tune.values[dataset])
-    for name, contender in comparison.of(dataset).items():
-        if contender.like is not None:
-            chosen[name] = chosen[contender.like]
+        chosen[name] = -max(allowed)[1] if allowed else min(values)
     return chosen
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 
 class _Strict(BaseModel):
@@ -19,10 +19,12 @@ class Tuning(_Strict):
     Args:
         key: of the config.
         values: to try, by dataset.
+        against: name of the contender whose clean accuracy is the reference; the baseline if not given.
     """
 
     key: str
     values: Mapping[str, tuple[float, ...]]
+    against: str | None = None
 
 
 class Contender(_Strict):
@@ -32,8 +34,7 @@ class Contender(_Strict):
         label: in the table.
         family: in the figure.
         overrides: of the command line.
-        tune: what is chosen for it; the chosen value of another contender is taken with `like`.
-        like: name of a contender whose chosen value is taken.
+        tune: what is chosen for it.
         datasets: names of those that it is for; all if not given.
     """
 
@@ -41,7 +42,6 @@ class Contender(_Strict):
     family: str
     overrides: tuple[str, ...] = ()
     tune: Tuning | None = None
-    like: str | None = None
     datasets: tuple[str, ...] | None = None
 
 
@@ -72,6 +72,24 @@ class Comparison(_Strict):
     tolerance: float
     contenders: Mapping[str, Contender]
 
+    @model_validator(mode="after")
+    def _names(self) -> Comparison:
+        """Names that are used are there, and so are values for every dataset.
+
+        Raises:
+            ValueError: if not.
+        """
+        for name, contender in self.contenders.items():
+            tune = contender.tune
+            missing = [d for d in self.datasets if name in self.of(d) and tune and not tune.values.get(d)]
+            if missing:
+                raise ValueError(f"contenders.{name}.tune.values: nothing for {', '.join(missing)}")
+            if tune and tune.against and tune.against not in self.contenders:
+                raise ValueError(f"contenders.{name}.tune.against: got {tune.against}; allowed: a contender")
+        if self.baseline not in self.contenders:
+            raise ValueError(f"baseline: got {self.baseline}; allowed: {', '.join(self.contenders)}")
+        return self
+
     def of(self, dataset: str) -> Mapping[str, Contender]:
         """The contenders of a dataset."""
         return {name: c for name, c in self.contenders.items() if c.datasets is None or dataset in c.datasets}
@@ -95,4 +113,5 @@ def read(path: Path) -> Comparison:
         raise ValueError(f"{path}: no yaml: {' '.join(str(error).split())}") from error
     except ValidationError as error:
         detail = error.errors()[0]
-        raise ValueError(f"{path}: {'.'.join(map(str, detail['loc']))}: {detail['msg']}") from error
+        where = "".join(f"{part}: " for part in [".".join(map(str, detail["loc"]))] if part)
+        raise ValueError(f"{path}: {where}{detail['msg'].removeprefix('Value error, ')}") from error

@@ -111,12 +111,14 @@ def _head(file: Path, comparison: Comparison, records: Mapping[str, Records]) ->
     yield ""
     yield (
         f"Seeds {', '.join(map(str, comparison.seeds))}; mean ± sample standard deviation over the n trainings that "
-        f"are there. Chosen: the value of the setting that the contender leaves open, by PGD accuracy on validation "
-        f"data of seed {comparison.seeds[0]} among those that cost at most {100 * comparison.tolerance:g} points of "
-        "clean accuracy there. Worst case: per sample, over all attacks and estimators of the suite. Against the "
-        "baseline: difference of worst cases, seed by seed; **bold** where it is positive for every seed. Gap: "
-        "accuracy under random noise of the same size minus worst case. Sparsity: share of entries of the input "
-        "gradient below 1e-3 of the largest."
+        f"are there. Chosen: the value of the setting that a contender leaves open, by PGD accuracy on validation data "
+        f"of seed {comparison.seeds[0]} among those that cost at most {100 * comparison.tolerance:g} points of clean "
+        "accuracy there (the smallest, where each costs more); other settings are those of their yaml files, and "
+        "nobody looked for better ones. Worst case: per sample, over all attacks and estimators of the suite. Against "
+        "the baseline: difference of worst cases, seed by seed; **bold** where it is positive for every seed, which "
+        "with three seeds one in eight rows that make no difference are by chance. Gap: accuracy under random noise of "
+        "the same size minus worst case. Sparsity: share of entries of the input gradient below 1e-3 of the largest. "
+        "Seconds of a training beside other processes."
     )
 
 
@@ -129,13 +131,13 @@ def _table(
     for name, contender in comparison.of(dataset).items():
         its, value = rows[dataset, name], chosen[dataset, name]
         difference = "" if name == comparison.baseline else percent(its["difference"])
-        cells = [
-            f"{comparison.number(name)}. {contender.label}", "" if value is None else f"{value:g}", percent(its["clean"]),
-            percent(its["noise"]), percent(its["pgd"]), percent(its["worst"]),
-            f"**{difference}**" if its.ahead else difference, percent(its["gap"]),
-            plain(its["sparsity"], 4), plain(its["l1"], 2), plain(its["seconds"], 0),
-            str(its["clean"].n if its["clean"] else 0),
-        ]  # fmt: skip
+        known = value is not None and its["clean"] is not None
+        n = max((found.n for found in (its["worst"] or its["clean"],) if found), default=0)
+        accuracies = [percent(its[column]) for column in ("clean", "noise", "pgd", "worst")]
+        ahead = f"**{difference}**" if its.ahead else difference
+        others = [plain(its["sparsity"], 4), plain(its["l1"], 2), plain(its["seconds"], 0), str(n)]
+        label = f"{comparison.number(name)}. {contender.label}"
+        cells = [label, f"{value:g}" if known else "", *accuracies, ahead, percent(its["gap"]), *others]
         yield "| " + " | ".join(cells) + " |"
 
 

@@ -68,6 +68,7 @@ MISTAKES = {
     "train -m seed=0,1 training.optimizer.lr=0.01,nan": ("training.optimizer.lr: got nan", "finite"),
     "train -m seed=0,-1": ("seed: got -1", "greater than or equal to 0"),
     "train -m dataset=digits,digit": ("dataset: got 'digit'", "mnist"),
+    "train -m seed=0,1 --cfg job": ("--cfg: shows one config", "without -m"),
     "evaluate": ("checkpoint: missing", "checkpoint=RUN"),
     "evaluate threat.eps=0.2": ("checkpoint: missing", "checkpoint=RUN"),
     "evaluate checkpoint=absent": ("checkpoint: got absent", "checkpoint.pt"),

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from snnrobust.attacks.base import Attack
 from snnrobust.attacks.gradient import ProjectedGradient
-from snnrobust.data.dataset import Split
+from snnrobust.data.dataset import Split, balanced
 from snnrobust.estimators.base import Estimator
 from snnrobust.estimators.ensemble import Ensemble
 from snnrobust.estimators.strongest import Strongest
@@ -41,7 +41,8 @@ class Selection:
 def select(
     wanted: Strongest, attacked: Classifier, judge: Judge, validation: Split, threat: Threat, batch_size: int, seed: int
 ) -> Selection:
-    """Tries every candidate on the same validation samples and keeps those that together break most.
+    """Tries every candidate on the same validation samples, of all classes alike, and keeps those that together break
+    most.
 
     Greedy: the first breaks most samples, each further one most of those that are left; among equals the one that
     breaks more by itself, then the earlier one.
@@ -49,7 +50,7 @@ def select(
     fitting = {name: e for name, e in wanted.candidates.items() if _applies(e, attacked)}
     probe = ProjectedGradient(threat, steps=STEPS, seed=seed)
     tried: dict[str, list[Tensor]] = {name: [] for name in fitting}
-    for index in torch.arange(min(len(validation), wanted.samples)).split(batch_size):
+    for index in balanced(validation.labels.cpu(), wanted.samples, seed=0).split(batch_size):
         batch = validation.batch(index)
         right, _ = judge("selection", judge.model, batch.x, batch.y, index)
         batch = validation.batch(index[right])

@@ -6,7 +6,7 @@ import json
 import math
 import re
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ NOT_SCIENCE = frozenset(
     }
 )
 """Keys that tell runs apart, but not settings."""
-NOT_SCIENCE_GROUPS = ("tracker", "attack@", "experiment")
+NOT_SCIENCE_GROUPS = ("tracker", "attack@attacks.", "experiment")
 
 HASH = re.compile("[0-9a-f]{64}")
 """Of a file with weights; eight digits tell it."""
@@ -142,20 +142,30 @@ def _flatten(prefix: str, node: Any, flat: dict[str, Any]) -> None:
 def varying(contents: Sequence[Mapping[str, Any]]) -> list[str]:
     """Every key that varies among the settings, but for those that say the same twice.
 
-    Left out are: the inner keys of a group as far as its choice explains them (each choice has one value); a key with
-    the same values as another one, of which it is a copy (`dataset.steps` is `encoder.steps`); and what the keys
-    already taken explain of an attack (its own copy of the budget), of a group inside another, or of a `_target_`.
+    Left out are: the inner keys of a group, and the choices inside it, as far as its choice explains them (each choice
+    has one value); a key with the same values as another one, of which it is a copy (`dataset.steps` is
+    `encoder.steps`); and what the keys already taken explain of an attack (its own copy of the budget), of a group
+    inside another, or of a `_target_`.
     """
     keys = dict.fromkeys(key for content in contents for key in content)
     values = {key: [json.dumps(content.get(key)) for content in contents] for key in keys}
     taken: dict[str, list[str]] = {}
     for key in sorted((k for k in keys if len(set(values[k])) > 1), key=_preference):
-        group = key.partition(".")[0]
         derived = key.startswith("attacks.") or key.endswith("_target_") or "/" in key or key == "estimator"
-        explaining = [*taken.values()] if derived else [values[group]] if group in values and "." in key else []
+        explaining = [*taken.values()] if derived else [values[group] for group in _groups(key, keys)]
         if values[key] not in taken.values() and not _explains(explaining, values[key]):
             taken[key] = values[key]
     return list(taken)
+
+
+def _groups(key: str, keys: Iterable[str]) -> list[str]:
+    """The choices among the keys that a key may lie below.
+
+    Of `training.validation.attack.steps` these are `training`, `training/validation` and
+    `attack@training.validation.attack`.
+    """
+    place = key.rpartition("@")[2]
+    return [k for k in keys if place.startswith(k.rpartition("@")[2].replace("/", ".") + ".")]
 
 
 def _explains(columns: Sequence[Sequence[str]], column: Sequence[str]) -> bool:

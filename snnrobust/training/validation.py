@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
-
 from snnrobust.attacks.base import Attack
 from snnrobust.attacks.guard import untouched
-from snnrobust.data.dataset import Split
+from snnrobust.data.dataset import Split, balanced
 from snnrobust.evaluation.judge import Judge
 from snnrobust.settings import PositiveInt
 from snnrobust.spiking.classifier import SpikingClassifier
@@ -25,8 +23,8 @@ class Validation:
         measure: `objective`: cross-entropy plus the weighted regularizer on clean samples (the lowest);
             `accuracy`: on clean samples (the highest); `robust_accuracy`: under `attack` (the highest). The earlier
             epoch wins a tie.
-        attack: run on the first samples of the validation split after every epoch; None: none is run.
-        samples: how many, at most.
+        attack: run on samples of the validation split after every epoch; None: none is run.
+        samples: how many, at most; of all classes alike, the same in every epoch.
         patience: training stops after so many epochs without a better one; None: never.
 
     Raises:
@@ -53,10 +51,11 @@ class Validation:
 
 
 def robust_accuracy(model: SpikingClassifier, attack: Attack, data: Split, samples: int, batch_size: int) -> float:
-    """The share of the first samples that `model` gets right, clean and attacked. The model is left as it was.
+    """The share of some samples that `model` gets right, clean and attacked. The model is left as it was.
 
     The attack runs on the fused copy of the network; what it finds is judged on the network itself. Its draws are the
-    same at every call, so that epochs differ by their weights alone. A stochastic model is judged by one draw.
+    same at every call, and so are the samples, of all classes alike: epochs differ by their weights alone. A stochastic
+    model is judged by one draw.
 
     Args:
         model: in any mode; it is judged in eval mode.
@@ -68,7 +67,7 @@ def robust_accuracy(model: SpikingClassifier, attack: Attack, data: Split, sampl
     right = 0
     with untouched(model):
         judge, network = Judge(model, 1, attack.seed), fused(model)
-        for index in torch.arange(min(samples, len(data))).split(batch_size):
+        for index in balanced(data.labels.cpu(), samples, seed=0).split(batch_size):
             batch = data.batch(index)
             clean, _ = judge("clean", model, batch.x, batch.y, index)
             found = attack(*attack.target(network, batch.x, index), batch.y, index)

@@ -54,6 +54,21 @@ def test_an_attack_is_checked_where_it_alone_is_wrong(config):
     assert mistakes(config) == ["attacks.pgd.steps: got 0; allowed: greater than or equal to 1"]
 
 
+@pytest.mark.parametrize("value", ["linf", None, 0.1])
+@pytest.mark.parametrize("key", ["threat", "estimator"])
+def test_what_an_attack_is_made_of_is_no_plain_value(config, key, value):
+    config["attacks"]["pgd"][key] = value
+    allowed = f"a choice of the group {key}, by [+]{key}@attacks.pgd.{key}=NAME"
+    assert mistakes(config) == [f"attacks.pgd.{key}: got {value!r}; allowed: {allowed}"]
+
+
+@pytest.mark.parametrize("override", ["defence.attack=pgd", "defence.attack=null"])
+def test_an_attack_of_a_training_is_no_plain_value(override):
+    with pytest.raises(ConfigError) as error:
+        compose("config", ["defence=adversarial", override])
+    assert str(error.value).endswith("allowed: a choice of the group attack, by [+]attack@defence.attack=NAME")
+
+
 def test_a_seed_that_evaluation_repeats_is_reported_once():
     with pytest.raises(ConfigError) as error:
         compose("config", ["seed=-1"])

@@ -8,6 +8,7 @@ import yaml
 
 from snnrobust.config import compose
 from snnrobust.job import CHECKPOINT, FAILURE, RESULTS, SCHEMA, Job, failure_of, read_json, results_of
+from snnrobust.run import _description
 
 
 @pytest.fixture(scope="module")
@@ -109,3 +110,9 @@ def test_the_evaluation_of_a_model_made_elsewhere_lies_under_the_signature_of_it
     other = Job({**stronger, "runs": config["runs"]}, {}, (), "evaluate")
     assert job.folder == job.home
     assert other.folder == job.home / other.evaluation
+
+
+def test_trackers_are_told_the_choices_that_a_run_stands_for(composed, job, tmp_path):
+    assert _description(job, tmp_path).tags == ("digits", "convnet", "gradient_sparsity", "quick")
+    trades = {**composed.choices, "defence": "trades", "regularizer": "none"}
+    assert _description(Job(job.config, trades, (), "train"), tmp_path).tags == ("digits", "convnet", "trades", "quick")

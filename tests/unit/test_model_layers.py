@@ -54,7 +54,7 @@ def test_running_statistics_differ_by_the_correction_of_the_variance_alone():
     repeated(x.expand(STEPS, *x.shape).contiguous())
     torch.testing.assert_close(once[1].running_mean, repeated[1].running_mean, atol=1e-12, rtol=0)
     assert once[1].num_batches_tracked == repeated[1].num_batches_tracked == 1
-    unbiased = [norm.running_var - 0.9 for norm in (once[1], repeated[1])]
+    unbiased = [model.state_dict()["1.running_var"] - 0.9 for model in (once, repeated)]
     ratio = (count / (count - 1)) / (STEPS * count / (STEPS * count - 1))
     torch.testing.assert_close(unbiased[0], unbiased[1] * ratio, atol=1e-12, rtol=0)
 

@@ -266,6 +266,22 @@ def test_choices_that_change_together_are_all_shown(tmp_path):
     assert [set(row) for row in labels(tmp_path)] == [{"encoder", "neuron"}] * 2
 
 
+def test_a_choice_inside_a_group_stands_for_its_settings(tmp_path):
+    """Four runs, three of them with an attack on validation data, of two kinds, one of these in two lengths."""
+    place = "training.validation.attack"
+    for i, (choice, steps) in enumerate(((None, 0), ("pgd", 10), ("fgsm", 1), ("pgd", 20))):
+        record = content()
+        record["training_signature"] = str(i)
+        attack = {"start": "uniform" if choice == "pgd" else "input", "steps": steps, "seed": 0} if choice else None
+        record["config"]["training"] = {"validation": {"measure": "robust" if choice else "loss", "attack": attack}}
+        inside = {f"attack@{place}": choice, f"threat@{place}.threat": "linf"} if choice else {}
+        record["choices"] |= {"training": "adam", "training/validation": "robust" if choice else "objective", **inside}
+        put(tmp_path / str(i), record)
+    shown = sorted(sorted(row) for row in labels(tmp_path))
+    both = sorted(["training/validation", f"attack@{place}", f"{place}.steps"])
+    assert shown == [both] * 3 + [["training/validation"]]
+
+
 def test_a_copied_value_is_shown_once(tmp_path):
     for i, steps in enumerate((4, 8)):
         record = content()

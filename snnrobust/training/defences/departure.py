@@ -7,11 +7,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from snnrobust.attacks.adaptive import TargetedAPGD
+from snnrobust.attacks.adaptive import APGD, TargetedAPGD
 from snnrobust.attacks.base import Attack
 from snnrobust.attacks.flips import TopFlips
 from snnrobust.attacks.flips_sda import SDA
 from snnrobust.attacks.gradient import ProjectedGradient
+from snnrobust.attacks.sapgd import SAPGD
 from snnrobust.attacks.thirdparty import TorchAttack
 from snnrobust.data.dataset import Batch
 from snnrobust.randomness import isolated, per_sample
@@ -97,7 +98,8 @@ def refuse_without_slope(attack: Attack) -> None:
             f"attack: {type(attack).__name__} follows the gradient at the input, where the divergence from the clean "
             "output has none; allowed: attacks that begin at a random point"
         )
-    if isinstance(attack, TargetedAPGD) or getattr(attack, "loss", None) == "dlr":
+    along_dlr = isinstance(attack, ProjectedGradient | APGD | SAPGD) and attack.loss == "dlr"
+    if isinstance(attack, TargetedAPGD) or along_dlr:
         raise ValueError(
             "attack: targets and dlr are of three or more classes, a divergence is one number; allowed: "
             "loss=cross_entropy, which here stands for the divergence"
