@@ -201,12 +201,19 @@ def test_attacks_depart_further_than_noise(make_tiny, batch, name):
 
 
 def test_the_clean_output_of_a_network_that_draws_is_drawn_apart(make_tiny, batch):
-    model, drawn = make_tiny(Poisson(3)), streams()
-    first, again = (departing(model, batch, "clean_to_adversarial")[0] for _ in range(2))
-    assert isinstance(first, Departure)
-    assert isinstance(again, Departure)
-    assert torch.equal(first.clean, again.clean)
-    assert first.stochastic
+    model, drawn, seen = make_tiny(Poisson(3)), streams(), []
+
+    def watching(network, batch):
+        target, y = departing(network, batch, "clean_to_adversarial")
+        assert isinstance(target, Departure)
+        assert target.stochastic
+        seen.append(target.clean)
+        return target, y
+
+    for epoch in (1, 1, 2):
+        crafted(NEAR, model, batch, Moment(epoch, epoch - 1.0), seen=watching)
+    assert torch.equal(seen[0], seen[1])
+    assert not torch.equal(seen[0], seen[2])
     assert_same(drawn, streams())
 
 

@@ -11,6 +11,7 @@ from snnrobust.attacks.base import Attack
 from snnrobust.attacks.transfer import Transfer
 from snnrobust.data.dataset import Batch
 from snnrobust.estimators.strongest import Strongest
+from snnrobust.randomness import isolated, per_sample
 from snnrobust.spiking.classifier import Classifier, SpikingClassifier
 from snnrobust.spiking.fuse import fused
 from snnrobust.training.defences.base import Moment
@@ -45,8 +46,11 @@ def crafted(
         return batch.x
     if share < 1.0 and attack.threat is not None:
         attack = replace(attack, threat=attack.threat.scaled(share))  # type: ignore[type-var]
-    target, y = seen(fused(model), batch)
-    return attack.renewed("epoch", moment.epoch)(target, batch.x, y, batch.index)
+    renewed = attack.renewed("epoch", moment.epoch)
+    draws = ("crafted", renewed.seed)
+    with isolated(*draws, *batch.index[:1].tolist()), per_sample(batch.index, *draws):
+        target, y = seen(fused(model), batch)
+    return renewed(target, batch.x, y, batch.index)
 
 
 def refuse(attack: Attack, warmup: float) -> None:
