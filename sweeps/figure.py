@@ -42,7 +42,13 @@ def draw(comparison: Comparison, rows: Rows) -> bytes:
             for axes, panel in zip(line, PANELS, strict=True):
                 _points(axes, comparison, rows, dataset, panel, families)
         handles, labels = grid[0][0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=len(families))
+        figure.legend(
+            handles,
+            labels,
+            title="numbers: rows of the table; bars: one standard deviation over seeds",
+            loc="outside lower center",
+            ncols=len(families),
+        )
         content = io.BytesIO()
         figure.savefig(content, format="svg", metadata={"Date": None})
     return content.getvalue()

@@ -54,6 +54,7 @@ def write(
     lines = [f"# {comparison.title}", "", *_head(file, comparison, records), ""]
     for dataset in comparison.datasets:
         lines += [f"## {dataset}", "", *_table(comparison, chosen, rows, dataset), ""]
+        lines += [*_correlations([rows[dataset, name] for name in comparison.of(dataset)]), ""]
     lines += [f"![Trade-offs]({figure.name})", "", *_flags(comparison, records["full"])]
     write_atomically(file.with_suffix(".md"), "\n".join(lines).rstrip() + "\n")
     print(f"{file.with_suffix('.md')}, {figure}")
@@ -139,6 +140,27 @@ def _table(
         label = f"{comparison.number(name)}. {contender.label}"
         cells = [label, f"{value:g}" if known else "", *accuracies, ahead, percent(its["gap"]), *others]
         yield "| " + " | ".join(cells) + " |"
+
+
+def _correlations(rows: Sequence[Row]) -> Iterator[str]:
+    """Spearman's, of means over seeds: contenders are no sample of anything, so that nothing is tested."""
+    from scipy.stats import spearmanr
+
+    found = [r for r in rows if r["gap"] and r["sparsity"] and r["l1"]]
+    if len(found) < 3:
+        return
+    of = {name: [_mean(r, name) for r in found] for name in ("gap", "sparsity", "l1")}
+    sparsity, length = (float(spearmanr(of[name], of["gap"]).statistic) for name in ("sparsity", "l1"))
+    yield (
+        f"Rank correlation with the gap, over the {len(found)} contenders: of the sparsity {sparsity:.2f}, of the l1 "
+        f"norm {length:.2f}."
+    )
+
+
+def _mean(row: Row, column: str) -> float:
+    value = row[column]
+    assert value is not None
+    return value.mean
 
 
 def percent(value: Estimate | None) -> str:

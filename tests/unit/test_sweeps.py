@@ -128,12 +128,17 @@ def test_a_page_is_written_from_what_is_there(tmp_path):
     file = tmp_path / "some.yaml"
     chosen = {("digits", "none"): None, ("digits", "sr"): 0.02, ("digits", "both"): 0.02}
     chosen |= {("few", "none"): None, ("few", "sr"): 0.01}
-    write(file, comparison(), chosen, records({("none", 0): 0.2, ("sr", 0): 0.4}))
+    its = records({("none", 0): 0.2, ("sr", 0): 0.4, ("both", 0): 0.3})
+    for number, name in enumerate(("none", "both", "sr")):  # the sparser, the smaller the gap; l1 is in another order
+        metrics = its["quick"]["digits", name, 0]["metrics"]
+        metrics |= {"gradient_sparsity": 0.01 * number, "gradient_l1": float((2, 1, 3)[number])}
+    write(file, comparison(), chosen, its)
     page, figure = (tmp_path / "some.md").read_text(), (tmp_path / "some.svg").read_text()
     assert "| 2. SR | 0.02 | 90.0 | 88.0 | 50.0 | 40.0 | 20.0 | 40.0 |" in page
-    assert "4 of 4 evaluations" in page
+    assert "6 of 6 evaluations" in page
+    assert "over the 3 contenders: of the sparsity -1.00, of the l1 norm -0.50." in page
     assert "noise_stronger (1 of 1)" in page
-    assert "| 3. both |  |  |" in page
+    assert "| 2. SR |  |  |" in page.partition("## few")[2]
     assert "worst-case accuracy" in figure
 
 
