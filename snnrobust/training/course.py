@@ -14,6 +14,8 @@ from snnrobust.training.defences.base import Defence
 from snnrobust.training.scores import Epoch
 from snnrobust.training.settings import TrainingSettings
 
+REMEDY = "try a smaller training.optimizer.lr, or a smaller weight of what is added to the loss"
+
 
 class Diverged(Exception):
     """Training met a loss, a gradient or weights that are not finite: one line that says when."""
@@ -85,7 +87,7 @@ class Course:
             norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
             if not bool(norm.isfinite()):
                 number = self.trained.epochs + 1 if self.trained else 1
-                raise Diverged(f"gradient is not finite in epoch {number}: try a smaller training.optimizer.lr")
+                raise Diverged(f"gradient is not finite in epoch {number}: {REMEDY}")
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         with torch.no_grad():

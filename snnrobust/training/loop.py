@@ -21,7 +21,7 @@ from snnrobust.regularizers.base import Pass, Regularizer
 from snnrobust.schema import ConfigError
 from snnrobust.spiking.classifier import SpikingClassifier
 from snnrobust.spiking.recording import recorded
-from snnrobust.training.course import Course, Diverged, Trained
+from snnrobust.training.course import REMEDY, Course, Diverged, Trained
 from snnrobust.training.defences.base import Defence, Moment
 from snnrobust.training.precision import rounded
 from snnrobust.training.scores import Epoch, Scores, Totals
@@ -175,6 +175,6 @@ def _refuse_divergence(model: nn.Module, epoch: Epoch) -> None:
     """NaN weights need a look of their own: a NaN membrane never fires, and the loss of a dead network is finite."""
     for what, value in (("training", epoch.train.loss), ("validation", epoch.validation.loss)):
         if not math.isfinite(value):
-            raise Diverged(f"{what} loss is {value} in epoch {epoch.epoch}: try a smaller training.optimizer.lr")
+            raise Diverged(f"{what} loss is {value} in epoch {epoch.epoch}: {REMEDY}")
     if not all(bool(t.isfinite().all()) for t in model.state_dict().values() if t.is_floating_point()):
-        raise Diverged(f"weights are not finite after epoch {epoch.epoch}: try a smaller training.optimizer.lr")
+        raise Diverged(f"weights are not finite after epoch {epoch.epoch}: {REMEDY}")
