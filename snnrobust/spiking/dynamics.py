@@ -206,3 +206,34 @@ class ParametricLeak(Unconnected):
 
     def discharge(self, du: Tensor, before: Tensor, t: int) -> tuple[Tensor, None]:
         return self.leak * du, None
+
+
+@dataclass(frozen=True, eq=False)
+class Extended(Membrane):
+    """A membrane that adds something to another one, and is like that one otherwise.
+
+    Args:
+        base: the other one.
+    """
+
+    base: IntegrateAndFire
+
+    @property
+    def threshold(self) -> Number:  # type: ignore[override]
+        return self.base.threshold
+
+    @property
+    def reset(self) -> Literal["hard", "soft"]:  # type: ignore[override]
+        return self.base.reset
+
+    @property
+    def detach_reset(self) -> bool:  # type: ignore[override]
+        return self.base.detach_reset
+
+    @property
+    def leak(self) -> Number:
+        return self.base.leak
+
+    @property
+    def gain(self) -> Number:
+        return self.base.gain

@@ -10,14 +10,14 @@ from torch.nn import functional as F
 from torch.nn.parameter import UninitializedParameter
 
 from snnrobust.settings import AboveOne, Positive
-from snnrobust.spiking.dynamics import IntegrateAndFire, Membrane, Number
+from snnrobust.spiking.dynamics import Extended, IntegrateAndFire
 from snnrobust.spiking.neuron import wide
 from snnrobust.spiking.neurons.shaped import Shaped
 from snnrobust.spiking.surrogate import Surrogate
 
 
 @dataclass(frozen=True, eq=False)
-class Connected(Membrane):
+class Connected(Extended):
     """`u_t = leak v_{t-1} + gain i_t + weight s_{t-1}`.
 
     Args:
@@ -26,28 +26,7 @@ class Connected(Membrane):
             channel at the same place.
     """
 
-    base: IntegrateAndFire
     weight: Tensor
-
-    @property
-    def threshold(self) -> Number:  # type: ignore[override]
-        return self.base.threshold
-
-    @property
-    def reset(self) -> Literal["hard", "soft"]:  # type: ignore[override]
-        return self.base.reset
-
-    @property
-    def detach_reset(self) -> bool:  # type: ignore[override]
-        return self.base.detach_reset
-
-    @property
-    def leak(self) -> Number:
-        return self.base.leak
-
-    @property
-    def gain(self) -> Number:
-        return self.base.gain
 
     def charge(self, v: Tensor, s: Tensor, i: Tensor, t: int) -> Tensor:
         return self.base.charge(v, s, i, t) + connected(s, self.weight)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.parameter import UninitializedParameter
 
 from snnrobust.settings import AboveOne, Positive
-from snnrobust.spiking.dynamics import IntegrateAndFire, Membrane, Number, Spike
+from snnrobust.spiking.dynamics import Extended, IntegrateAndFire, Spike
 from snnrobust.spiking.neuron import wide
 from snnrobust.spiking.neurons.recurrent import connected
 from snnrobust.spiking.neurons.shaped import Shaped
@@ -18,7 +18,7 @@ from snnrobust.spiking.surrogate import Surrogate
 
 
 @dataclass(frozen=True, eq=False)
-class Predicting(Membrane):
+class Predicting(Extended):
     """`u_t = leak v_{t-1} + gain i_t + strength p_{t-1}`, `p_t = p_{t-1} + (gain i_t - threshold s_t - p_{t-1}) / tau`.
 
     `p`, in units of the potential, averages the input that spikes did not account for; `p_0 = 0`.
@@ -29,29 +29,8 @@ class Predicting(Membrane):
         tau: time constant of `p` in steps, above 1.
     """
 
-    base: IntegrateAndFire
     strength: Tensor
     tau: float
-
-    @property
-    def threshold(self) -> Number:  # type: ignore[override]
-        return self.base.threshold
-
-    @property
-    def reset(self) -> Literal["hard", "soft"]:  # type: ignore[override]
-        return self.base.reset
-
-    @property
-    def detach_reset(self) -> bool:  # type: ignore[override]
-        return self.base.detach_reset
-
-    @property
-    def leak(self) -> Number:
-        return self.base.leak
-
-    @property
-    def gain(self) -> Number:
-        return self.base.gain
 
     def charge(self, v: Tensor, s: Tensor, i: Tensor, t: int) -> Tensor:
         """Without the prediction, which depends on more than the step before."""
