@@ -49,7 +49,7 @@ defences: setup ## compare all defences on two datasets; writes sweeps/defences.
 defences-quick: setup ## the same under PGD-10 alone
 	$(BIN)/python -m sweeps.compare sweeps/defences.yaml --jobs $(JOBS) --quick
 
-test: setup ## the test suite (under 10 minutes on 2 cores)
+test: setup ## the test suite (about 12 minutes)
 	$(BIN)/python -m pytest -m "not long"
 
 test-long: setup ## the slow tests too: browser, packaging
