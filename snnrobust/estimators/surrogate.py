@@ -11,17 +11,17 @@ from torch import Tensor, nn
 from snnrobust.estimators.base import LayerEstimator, Rule, Trace
 from snnrobust.spiking import surrogate as shapes
 from snnrobust.spiking.classifier import Classifier
-from snnrobust.spiking.neuron import Neuron
+from snnrobust.spiking.neuron import TRAINED_RULE, Neuron
 
 
 @dataclass(frozen=True)
 class _ThroughTime(Rule):
-    surrogate: shapes.Surrogate | None
+    surrogate: shapes.Surrogate
 
     pooled = True
 
     def backward(self, grad: Tensor, trace: Trace) -> Tensor:
-        return trace.through_time(grad, self.surrogate or trace.surrogate)
+        return trace.through_time(grad, self.surrogate)
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Trained(LayerEstimator):
     """The gradient that the model trains with; the only one for models without neurons of this package."""
 
     def rule(self) -> Rule:
-        return _ThroughTime(None)
+        return TRAINED_RULE
 
     @contextmanager
     def applied(self, model: Classifier) -> Iterator[Classifier]:
