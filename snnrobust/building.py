@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from snnrobust.attacks.base import Attack
+    from snnrobust.conversion.base import Start
     from snnrobust.experiment import Experiment, ForeignExperiment
     from snnrobust.spiking.classifier import SpikingClassifier
     from snnrobust.tracking import Tracker
@@ -32,9 +33,12 @@ def build(config: Mapping[str, Any]) -> tuple[Experiment, Tracker]:
     """
     from snnrobust.experiment import Experiment
 
-    parts = _parts(config, NODES)
+    wired = ["connectivity"] if config.get("connectivity") else []
+    parts = _parts(config, [*NODES, *wired])
     tracker = parts.pop("tracker")
-    return Experiment(**parts), tracker
+    start = config.get("start")
+    parts |= {} if start is None else {"start": partial(_start, start, parts["device"])}
+    return Experiment(**parts, reference=_reference(config, parts["device"])), tracker
 
 
 def build_foreign(config: Mapping[str, Any]) -> tuple[ForeignExperiment, Tracker]:
@@ -87,11 +91,39 @@ def _attack(key: str, node: Mapping[str, Any], device: torch.device, fast: bool)
     from snnrobust.training.checkpoint import CheckpointError
 
     try:
-        source = load(node["source"]["path"], node["source"]["training_signature"]).to(device)
+        source = _run(node["source"]).to(device)
     except CheckpointError as error:
         raise ConfigError(f"{key}.source: {str(error).replace('; force=true trains again', '')}") from error
     inner = _attack(f"{key}.attack", node["attack"], device, fast)
     return Transfer(fused(source) if fast else source, inner)
+
+
+def _start(node: Mapping[str, Any], device: torch.device) -> Start:
+    """What the weights begin with; its source is loaded from its run.
+
+    Raises:
+        ValueError: if it refuses its settings.
+        CheckpointError: if its source cannot be used.
+    """
+    own = {key: value for key, value in node.items() if key != "source"}
+    make = instantiate("start", own | {"_partial_": True})
+    source = {} if "source" not in node else {"source": _run(node["source"]).to(device)}
+    try:
+        made: Start = make(**source)
+    except ValueError as error:
+        text = str(error)
+        raise ValueError(text if text.startswith("start") else f"start.{text}") from error
+    return made
+
+
+def _reference(config: Mapping[str, Any], device: torch.device) -> Callable[[], SpikingClassifier] | None:
+    """Loads the network whose energy is compared with, when it is called."""
+    given = config.get("reference")
+    return None if given is None else lambda: _run(given).to(device)
+
+
+def _run(given: Mapping[str, Any]) -> SpikingClassifier:
+    return load(given["path"], given["training_signature"])
 
 
 def load(path: str | Path, signature: str | None = None) -> SpikingClassifier:

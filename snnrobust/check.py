@@ -13,7 +13,7 @@ from snnrobust.trainable import misfits
 
 LAYERS = (
     *("data", "spiking", "estimators", "models", "regularizers"),
-    *("attacks", "training", "threat", "flips", "tracking"),
+    *("attacks", "training", "conversion", "threat", "flips", "tracking"),
 )
 TRUSTED = frozenset({*(f"snnrobust.{layer}" for layer in LAYERS), "torch.nn", "torch.optim"})
 """Where a config may find a `_target_`; other packages have to be named on the command line.
@@ -27,6 +27,8 @@ NODES = (
     *("dataset", "encoder", "neuron", "model", "regularizer", "defence"),
     *("threat", "estimator", "training", "tracker"),
 )
+OPTIONAL_NODES = ("start", "connectivity")
+"""Those that a config may lack."""
 FOREIGN_NODES = ("dataset", "model", "threat", "estimator", "tracker")
 SAVED_NODES = ("dataset", "encoder", "neuron", "model")
 """What a saved classifier is built from."""
@@ -83,6 +85,9 @@ class Root(_Judged):
     regularizer: dict[str, Any]
     defence: dict[str, Any]
     training: dict[str, Any]
+    start: dict[str, Any] | None = None
+    connectivity: dict[str, Any] | None = None
+    reference: dict[str, Any] | None
 
 
 class Weights(_Strict):
@@ -115,8 +120,8 @@ def check(config: Mapping[str, Any], trusted: frozenset[str] = TRUSTED) -> None:
     if not mistakes:
         mistakes = [*_targets("", config, trusted)]
     if not mistakes:
-        nodes = FOREIGN_NODES if foreign else NODES
-        mistakes = [mistake for key in nodes for mistake in check_node(key, config[key])]
+        nodes = FOREIGN_NODES if foreign else (*NODES, *OPTIONAL_NODES)
+        mistakes = [mistake for key in nodes for mistake in check_node(key, config.get(key))]
     if not mistakes:  # attacks repeat values of the nodes above, such as the threat: one mistake, one line
         mistakes = [m for name, node in config["attacks"].items() for m in check_node(f"attacks.{name}", node)]
     if not mistakes:

@@ -139,11 +139,11 @@ def _evaluate_run(flags: list[str], overrides: list[str], given: list[str]) -> i
 
 def _evaluate_foreign(arguments: list[str], overrides: list[str]) -> int:
     """The model's class is looked for in the current folder as well, as `python -m` does."""
-    from snnrobust.identity import FOREIGN_KEYS, TRAINING_KEYS
+    from snnrobust.identity import FOREIGN_KEYS, OPTIONAL_KEYS, TRAINING_KEYS
     from snnrobust.launch import launch
     from snnrobust.overrides import touched
 
-    own = {*TRAINING_KEYS, "experiment"} - {*FOREIGN_KEYS, "seed"}
+    own = {*TRAINING_KEYS, *OPTIONAL_KEYS, "experiment"} - {*FOREIGN_KEYS, "seed"}
     for override in touched(overrides, [*own], free=("encoder.steps",)):
         raise ConfigError(f"{override}: of no meaning for a model that was made elsewhere")
     if os.getcwd() not in sys.path:
@@ -152,11 +152,11 @@ def _evaluate_foreign(arguments: list[str], overrides: list[str]) -> int:
 
 
 def _refuse_training_keys(overrides: list[str]) -> None:
-    from snnrobust.identity import PLACES, TRAINING_KEYS
+    from snnrobust.identity import OPTIONAL_KEYS, PLACES, TRAINING_KEYS
     from snnrobust.overrides import touched
 
     places = tuple(f"dataset.{key}" for key in PLACES)
-    for override in touched(overrides, (*TRAINING_KEYS, "experiment"), free=places):
+    for override in touched(overrides, (*TRAINING_KEYS, *OPTIONAL_KEYS, "experiment"), free=places):
         raise ConfigError(f"{override}: evaluate cannot change this, it is part of the run; use train")
 
 

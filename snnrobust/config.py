@@ -26,7 +26,7 @@ from snnrobust.building import in_one_line
 from snnrobust.building import instantiate as instantiate
 from snnrobust.check import check
 from snnrobust.overrides import parse, trusted
-from snnrobust.saved import pinned, pinned_weights
+from snnrobust.saved import pinned, pinned_run, pinned_weights
 from snnrobust.schema import ConfigError, unknown
 
 VERSION_BASE = "1.3"
@@ -132,6 +132,10 @@ def resolved(composed: DictConfig, choices: Mapping[Any, Any]) -> Composed:
     content = {key: value if key == "tracker" else _numbers(value) for key, value in content.items()}
     if "attacks" in content:
         content |= {"attacks": pinned("attacks", content["attacks"])}
+    if "reference" in content:
+        content |= {"reference": pinned_run("reference", content["reference"])}
+    if "source" in (content.get("start") or {}):
+        content["start"] |= {"source": pinned_run("start.source", content["start"]["source"])}
     if "weights" in content:
         content |= {"weights": pinned_weights(content["checkpoint"])}
     named = {str(k): str(v) for k, v in choices.items() if not str(k).startswith("hydra") and v is not None}
@@ -152,7 +156,11 @@ def _fit_attacks(config: DictConfig, choices: Mapping[Any, Any]) -> None:
     """
     for group, choice in choices.items():
         word, _, place = str(group).partition("@")
-        if word != "attack" or not choice or place.partition(".")[0] not in ("defence", "regularizer", "training"):
+        if (
+            word != "attack"
+            or not choice
+            or place.partition(".")[0] not in ("defence", "regularizer", "training", "start")
+        ):
             continue
         own = OmegaConf.to_container(OmegaConf.load(folder() / "attack" / f"{choice}.yaml"))
         assert isinstance(own, dict)

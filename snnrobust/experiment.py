@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,6 +13,7 @@ from torch.nn.parameter import is_lazy
 
 from snnrobust.attacks.base import Attack
 from snnrobust.attacks.guard import untouched
+from snnrobust.conversion.base import Ground, Start
 from snnrobust.data.dataset import DataSource, Splits
 from snnrobust.estimators.base import Estimator
 from snnrobust.estimators.strongest import Strongest
@@ -26,6 +28,7 @@ from snnrobust.spiking.encoder import Encoder
 from snnrobust.spiking.neuron import NeuronFactory
 from snnrobust.threat import Threat
 from snnrobust.training import loop
+from snnrobust.training.connectivity.base import Connectivity, Free
 from snnrobust.training.course import Trained
 from snnrobust.training.defences.base import Defence
 from snnrobust.training.imported import Imported
@@ -33,6 +36,7 @@ from snnrobust.training.loop import Trainer
 from snnrobust.training.scores import Epoch
 from snnrobust.training.settings import TrainingSettings
 from snnrobust.training.trial import refuse_unusable
+from snnrobust.training.untrained import Untrained
 
 
 def resolve_device(name: str) -> torch.device:
@@ -60,7 +64,7 @@ class Experiment:
         model: called as `model(shape, classes, neuron)`, with the shape `(C, H, W)` of one time step.
         regularizer: term of the loss.
         defence: how training inputs are made.
-        training: length and speed, or that the weights came from elsewhere.
+        training: length and speed, or that the weights came from elsewhere, or that they stay as they begin.
         threat: budget of the evaluation.
         attacks: by name.
         headline: metric names and the attacks that give them.
@@ -68,6 +72,9 @@ class Experiment:
         evaluation: how attacks are run and judged.
         seed: of weights and batch order.
         device: where it runs.
+        start: makes what the weights begin with; None: they begin at random.
+        connectivity: which connections there are in training.
+        reference: makes the network whose energy is compared with; None: there is no other one.
     """
 
     dataset: DataSource
@@ -76,7 +83,7 @@ class Experiment:
     model: Callable[..., nn.Module]
     regularizer: Regularizer
     defence: Defence
-    training: TrainingSettings | Imported
+    training: TrainingSettings | Imported | Untrained
     threat: Threat
     attacks: Mapping[str, Attack]
     headline: Mapping[str, str]
@@ -84,6 +91,9 @@ class Experiment:
     evaluation: Settings
     seed: int
     device: torch.device
+    start: Callable[[], Start] | None = None
+    connectivity: Connectivity = field(default_factory=Free)
+    reference: Callable[[], SpikingClassifier] | None = None
 
     def load(self) -> Splits:
         """The data, on the device."""
@@ -106,6 +116,27 @@ class Experiment:
             refuse_unusable(self.training, model, self.device)
         _try_estimators(attacks, model)
 
+    def begin(
+        self,
+        model: SpikingClassifier,
+        splits: Splits,
+        on_epoch: Callable[[Epoch], None],
+        progress: loop.Progress = loop.silent,
+    ) -> Mapping[str, Any]:
+        """Gives `model` what it begins with, in place, and says what there is to say of that.
+
+        Raises:
+            ValueError: in one line, if that does not fit the model.
+        """
+        if self.start is None:
+            return {}
+        ground = Ground(
+            *(splits.train, splits.validation, self.dataset.augmentation, self.regularizer, self.defence, self.seed),
+            *(on_epoch, progress),
+        )
+        with isolated("start", self.seed):
+            return self.start().begin(model, ground)
+
     def train(
         self,
         model: SpikingClassifier,
@@ -115,13 +146,16 @@ class Experiment:
     ) -> Trained:
         """Trains `model` in place; the selected weights are in the result, not in the model."""
         assert isinstance(self.training, TrainingSettings)
-        trainer = Trainer(self.training, self.regularizer, self.defence, self.seed, self.dataset.augmentation)
+        trainer = Trainer(
+            *(self.training, self.regularizer, self.defence, self.seed, self.dataset.augmentation), self.connectivity
+        )
         with isolated("training", self.seed):
             return trainer(model, splits.train, splits.validation, on_epoch, progress)
 
     def evaluate(self, model: Classifier, splits: Splits, progress: evaluator.Progress = evaluator.silent) -> Report:
         """Runs the suite on the test data; what an attack has to choose, it chooses on the validation data."""
-        judge = Evaluator(self.attacks, self.threat, self.estimator, self.headline, self.evaluation)
+        reference = None if self.reference is None else self.reference()
+        judge = Evaluator(self.attacks, self.threat, self.estimator, self.headline, self.evaluation, reference)
         return judge(model, splits.test, progress, splits.validation)
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 TRAINING_KEYS = ("dataset", "encoder", "neuron", "model", "regularizer", "defence", "training", "seed")
 """What weights depend on."""
+OPTIONAL_KEYS = ("start", "connectivity")
+"""The same, of runs that begin with other weights than random ones, or whose connections do not all train."""
 FOREIGN_KEYS = ("dataset", "model", "weights", "stochastic")
 """What stands for them where the weights were made elsewhere: such a config has the key `weights`."""
-EVALUATION_KEYS = ("threat", "estimator", "attacks", "suite", "evaluation")
-"""What outcomes depend on beyond the weights."""
+EVALUATION_KEYS = ("threat", "estimator", "attacks", "suite", "evaluation", "reference")
+"""What outcomes depend on beyond the weights. What is absent or null does not count."""
 PLACES = ("root", "download", "cache", "workers")
 """Settings of a dataset that say where things lie and how they come there, which an evaluation may change."""
 NOT_CONTENT = {"dataset": (*PLACES, "eps"), "suite": ("name",), "weights": ("path",)}
@@ -21,14 +23,35 @@ NOT_CONTENT = {"dataset": (*PLACES, "eps"), "suite": ("name",), "weights": ("pat
 
 def training_signature(config: Mapping[str, Any]) -> str:
     """10 hex digits of a SHA-256 over everything that the weights depend on. A changed default is a different run."""
-    keys = FOREIGN_KEYS if "weights" in config else TRAINING_KEYS
-    return _signature({key: _content(key, config[key]) for key in keys})
+    keys = FOREIGN_KEYS if "weights" in config else (*TRAINING_KEYS, *OPTIONAL_KEYS)
+    return _signature(_present(config, keys))
+
+
+def family_signature(config: Mapping[str, Any]) -> str:
+    """The training signature without seeds, its own and those of the runs that it begins with: equal for runs that
+    differ in nothing else."""
+    own = {key: value for key, value in config.items() if key != "seed"}
+    start = own.get("start") or {}
+    if isinstance(start.get("source"), Mapping):
+        own["start"] = {**start, "source": {"family": start["source"].get("family")}}
+    return _signature(_present(_seedless(own), (*TRAINING_KEYS, *OPTIONAL_KEYS)))
+
+
+def _seedless(value: Any) -> Any:
+    """Nodes repeat the seed of their run."""
+    if isinstance(value, Mapping):
+        return {k: _seedless(v) for k, v in value.items() if k != "seed"}
+    return value
 
 
 def evaluation_signature(config: Mapping[str, Any]) -> str:
     """10 hex digits of a SHA-256 over the training signature and everything that the outcomes depend on."""
-    content = {key: _content(key, config[key]) for key in EVALUATION_KEYS}
+    content = _present(config, EVALUATION_KEYS)
     return _signature({"training_signature": training_signature(config), **content})
+
+
+def _present(config: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
+    return {key: _content(key, config[key]) for key in keys if config.get(key) is not None}
 
 
 def _content(key: str, value: Any) -> Any:
@@ -45,7 +68,7 @@ def _canonical(value: Any) -> Any:
     """Equal numbers look equal: `weight=0` and `weight=0.0` are one run."""
     if isinstance(value, Mapping):
         # A run that is referred to is its training, wherever it lies.
-        left_out = ("path",) if "training_signature" in value else ()
+        left_out = ("path", "family") if "training_signature" in value else ()
         return {str(k): _canonical(v) for k, v in value.items() if k not in left_out}
     if isinstance(value, list | tuple):
         return [_canonical(v) for v in value]

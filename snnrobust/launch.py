@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from snnrobust.check import check
 from snnrobust.config import VERSION_BASE, Composed, compose, folder, prepare, resolved
-from snnrobust.identity import PLACES, TRAINING_KEYS
+from snnrobust.identity import OPTIONAL_KEYS, PLACES, TRAINING_KEYS
 from snnrobust.job import Job, RunFailed, failure_of, results_of
 from snnrobust.overrides import deferred, expand, replayed, trusted
 from snnrobust.saved import config_beside, refuse_imported
@@ -181,7 +181,7 @@ def _job(verb: Verb, composed: Composed, overrides: Sequence[str], group: str | 
     if checkpoint is not None:
         saved = config_beside("checkpoint", Path(checkpoint))
         here = {k: v for k, v in config["dataset"].items() if k in PLACES}
-        config |= {key: saved[key] for key in TRAINING_KEYS}
+        config |= {key: saved.get(key) for key in (*TRAINING_KEYS, *OPTIONAL_KEYS)}
         config["dataset"] = {**saved["dataset"], **here}
     kept = tuple(o for o in overrides if not o.startswith(("checkpoint=", "force=")))
     return Job(config, composed.choices, kept, verb, Path(checkpoint) if checkpoint else None, group)

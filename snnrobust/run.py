@@ -44,6 +44,7 @@ from snnrobust.training import loop
 from snnrobust.training.checkpoint import Checkpoint, CheckpointError
 from snnrobust.training.course import Diverged
 from snnrobust.training.scores import Epoch
+from snnrobust.training.untrained import Untrained
 
 FOR_USERS = (ConfigError, DataError, CheckpointError, Diverged)
 """Errors whose message says all: their type adds nothing."""
@@ -196,16 +197,23 @@ def _train(
         log.info("epoch %d: loss %.4f, validation loss %.4f", epoch.epoch, epoch.train.loss, epoch.validation.loss)
 
     start = time.perf_counter()
+    try:
+        begun = experiment.begin(model, splits, on_epoch, display.training)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    origin = provenance(experiment, job) | ({"start": dict(begun)} if begun else {})
+    origin |= {"split_digests": dict(splits.digests)} if splits.digests else {}
+    if isinstance(experiment.training, Untrained):
+        state = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+        return Checkpoint(job.training, 0, {}, {"train": time.perf_counter() - start}, origin, state)
     trained = experiment.train(model, splits, on_epoch, display.training)
     log.info("epochs trained: %d; the best on validation data: %d", trained.epochs, trained.best.epoch)
-    origin = provenance(experiment, job) | {"epochs": trained.epochs}
-    origin |= {"split_digests": dict(splits.digests)} if splits.digests else {}
     return Checkpoint(
         job.training,
         trained.best.epoch,
         kept_metrics(trained.best),
         {"train": time.perf_counter() - start},
-        origin,
+        origin | {"epochs": trained.epochs},
         dict(trained.state),
     )
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from snnrobust.identity import TRAINING_KEYS, training_signature
+from snnrobust.identity import TRAINING_KEYS, family_signature, training_signature
 from snnrobust.job import CHECKPOINT, CONFIG
 from snnrobust.schema import ConfigError
 
@@ -84,9 +84,28 @@ def pinned(key: str, node: Any) -> Any:
     inside = {name: pinned(f"{key}.{name}", value) for name, value in node.items()}
     if node.get("_target_") != TRANSFER or isinstance(node.get("source"), Mapping):
         return inside
-    where = f"{key}.source"
-    config = config_beside(where, checkpoint_of(where, str(node.get("source"))))
-    return inside | {"source": {"path": str(node["source"]), "training_signature": training_signature(config)}}
+    return inside | {"source": pinned_run(f"{key}.source", node.get("source"))}
+
+
+def pinned_run(key: str, given: Any) -> Any:
+    """A run that a config refers to: where it lies, and which training it is; None stays None.
+
+    Raises:
+        ConfigError: if there is no such run.
+    """
+    if given is None or isinstance(given, Mapping):
+        return given
+    config = config_beside(key, checkpoint_of(key, str(given)))
+    return reference_to(Path(str(given)), config)
+
+
+def reference_to(path: Path, config: Mapping[str, Any]) -> dict[str, str]:
+    """How a config refers to a run: where it lies, its training, and what it shares with runs of other seeds."""
+    return {
+        "path": str(path),
+        "training_signature": training_signature(config),
+        "family": family_signature(config),
+    }
 
 
 def pinned_weights(checkpoint: Any) -> dict[str, str | None]:

@@ -44,6 +44,7 @@ def misfits(config: Mapping[str, Any]) -> Iterator[str]:
         config: whose nodes are in order one by one.
     """
     yield from _of_data(config)
+    yield from _of_start(config)
     yield from _of_gradients(config)
     yield from _of_layers(config)
     yield from _of_defences(config)
@@ -62,6 +63,11 @@ def _of_data(config: Mapping[str, Any]) -> Iterator[str]:
         yield f"neuron.minimum: got {neuron['minimum']:g}; allowed: at most neuron.threshold, {neuron['threshold']:g}"
     if _named(neuron, "PSN") and neuron["steps"] != encoder.get("steps"):
         yield f"neuron.steps: got {neuron['steps']}; allowed: {encoder.get('steps')}, the steps of the encoder"
+
+
+def _of_start(config: Mapping[str, Any]) -> Iterator[str]:
+    if config.get("start") is None and _named(config["training"], "Untrained"):
+        yield "training: got none, and the weights are random; allowed with start=CHOICE, or any other"
 
 
 def _of_gradients(config: Mapping[str, Any]) -> Iterator[str]:

@@ -68,7 +68,12 @@ def overrides_for(group, choice, choices, saved):
         ("suite", "flips"): binary,
     }
     fitting = others.get((group, choice), [])
-    return [*fitting, f"{group}={choice}" if group in {*choices, "experiment"} else f"+{group}={choice}"]
+    if (group, choice) == ("training", "none"):
+        fitting = ["start=weights", f"start.source={saved}"]
+    if group == "start" and "source" in NODES[f"start/{choice}"]:
+        fitting = [f"start.source={saved}"]
+    known = {*choices, "experiment", "start", "connectivity"}
+    return [f"{group}={choice}" if group in known else f"+{group}={choice}", *fitting]
 
 
 def settings_of(node):

@@ -20,6 +20,7 @@ LAYERS = (
     {"run", "console", "describe"},
     {"record"},
     {"experiment"},
+    {"conversion"},
     {"training", "evaluation", "tracking"},
     {"regularizers", "attacks"},
     {"estimators"},

@@ -77,6 +77,7 @@ class Evaluator:
         estimator: whose gradient is measured; of an ensemble, every member's.
         headline: see `Report`.
         settings: how it is carried out.
+        reference: whose energy is compared with; None: the model itself, were no connection absent.
     """
 
     attacks: Mapping[str, Attack]
@@ -84,6 +85,7 @@ class Evaluator:
     estimator: Estimator
     headline: Mapping[str, str]
     settings: Settings
+    reference: SpikingClassifier | None = None
 
     def __call__(
         self, model: Classifier, data: Split, progress: Progress = silent, validation: Split | None = None

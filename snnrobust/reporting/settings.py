@@ -18,6 +18,7 @@ NOT_SCIENCE = frozenset(
         *("seed", "evaluation.seed", "device", "threads", "runs", "force"),
         *(f"dataset.{key}" for key in NOT_CONTENT["dataset"]),
         "weights.path",
+        *(f"{run}.{key}" for run in ("start.source", "reference") for key in ("path", "training_signature")),
         *("evaluation.batch_size", "evaluation.fast", "evaluation.exhaustive"),  # outcomes do not depend on them
     }
 )

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from snnrobust.spiking.classifier import SpikingClassifier
 from snnrobust.training.averaging import averaged
+from snnrobust.training.connectivity.base import Wiring
 from snnrobust.training.defences.base import Defence
 from snnrobust.training.scores import Epoch
 from snnrobust.training.settings import TrainingSettings
@@ -43,12 +44,14 @@ class Course:
         model: what is trained, in place.
         settings: of the training.
         batches: forward passes in each epoch.
+        wiring: of the connections of the model.
     """
 
-    def __init__(self, model: SpikingClassifier, settings: TrainingSettings, batches: int) -> None:
+    def __init__(self, model: SpikingClassifier, settings: TrainingSettings, batches: int, wiring: Wiring) -> None:
         self.model = model
         self.settings = settings
-        self.optimizer = settings.optimizer(model.parameters())
+        self.wiring = wiring
+        self.optimizer = settings.optimizer(p for p in model.parameters() if p.requires_grad)
         self.schedule = settings.schedule.start(self.optimizer, settings.epochs, -(-batches // settings.accumulate))
         self.optimizer.zero_grad(set_to_none=True)
         self.average = None if settings.ema is None else averaged(model, settings.ema)
@@ -83,15 +86,18 @@ class Course:
         Raises:
             Diverged: if the gradients are to be clipped and are not finite.
         """
+        self.wiring.before_step()
         if self.settings.clip is not None:
             norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
             if not bool(norm.isfinite()):
                 number = self.trained.epochs + 1 if self.trained else 1
                 raise Diverged(f"gradient is not finite in epoch {number}: {REMEDY}")
+        lr = self.lr
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         with torch.no_grad():
             defence.after_step(self.model)
+            self.wiring.after_step(lr)
         if self.average is not None:
             self.average.update_parameters(self.model)
         self.schedule.step()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 
@@ -21,6 +21,7 @@ from snnrobust.regularizers.base import Pass, Regularizer
 from snnrobust.schema import ConfigError
 from snnrobust.spiking.classifier import SpikingClassifier
 from snnrobust.spiking.recording import recorded
+from snnrobust.training.connectivity.base import Connectivity, Free
 from snnrobust.training.course import REMEDY, Course, Diverged, Trained
 from snnrobust.training.defences.base import Defence, Moment
 from snnrobust.training.precision import rounded
@@ -48,6 +49,7 @@ class Trainer:
     defence: Defence
     seed: int
     augmentation: Augmentation = NONE
+    connectivity: Connectivity = field(default_factory=Free)
 
     def __call__(
         self,
@@ -64,7 +66,7 @@ class Trainer:
             ConfigError: if batch norm sees a single value per channel.
         """
         batches = sum(1 for _ in self._order(len(train), epoch=1))
-        course = Course(model, self.settings, batches)
+        course = Course(model, self.settings, batches, self.connectivity.wire(model, self.seed))
         with progress("train", self.settings.epochs * batches) as advance:
             for number in range(1, self.settings.epochs + 1):
                 lr = course.lr

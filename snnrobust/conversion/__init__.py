@@ -1,0 +1,1 @@
+"""What a network begins with: weights of another one, pruned or converted."""

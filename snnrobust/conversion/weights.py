@@ -1,0 +1,31 @@
+"""The weights of another run, to go on with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from snnrobust.conversion.base import Ground, Start
+from snnrobust.spiking.classifier import SpikingClassifier
+from snnrobust.spiking.synapses import densities, sparsity, synapses
+
+
+@dataclass(frozen=True)
+class Weights(Start):
+    """All weights, thresholds and running statistics of another network of the same architecture and neurons.
+
+    Args:
+        source: the network.
+    """
+
+    source: SpikingClassifier
+
+    def begin(self, model: SpikingClassifier, ground: Ground) -> Mapping[str, Any]:
+        try:
+            model.load_state_dict(self.source.state_dict())
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(f"start.source: of another architecture ({reason}); allowed: runs of the same") from error
+        weights = synapses(model)
+        return {"sparsity": sparsity(weights), "densities": densities(weights)}

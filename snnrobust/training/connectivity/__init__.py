@@ -1,0 +1,1 @@
+"""Which connections a network has in the course of its training."""
