@@ -18,7 +18,9 @@ usage: snnrobust VERB ...
   evaluate checkpoint=RUN [-m] [key=value ...]          attack a saved model again, with other attacks or settings
   evaluate model._target_=package.Net checkpoint=FILE   attack any torch.nn.Module; FILE is its state dict
            [dataset=...] [+model.NAME=VALUE ...]
+  convert experiment=CONVERSION [-m] [STAGE.key=value]  a robust ANN, pruned, as a spiking network: stage by stage
   import FORMAT FILE [key=value ...]                    a run from weights that the code of a paper saved
+  export RUN [format=sparse|safetensors|nir]            a trained network as a file for other programs
   report DIR ... [--out DIR] [--title TEXT]             tables, figures and one HTML page from any number of runs
   describe [model=...] [dataset=...]                    layers, shapes, parameters, operations, memory
 
@@ -43,6 +45,35 @@ Network, widths and classes follow from the weights, everything else from the pa
   runs=DIR                 folder of the run directory (runs)
 """
 
+CONVERT_USAGE = """\
+usage: snnrobust convert [experiment=NAME] [conversion=NAME] [-m] [STAGE=RUN] [STAGE.key=value ...] [key=value ...]
+
+Makes a robust ANN, prunes it, trains it on, converts it into a spiking network and trains that on. Every stage is a run
+of snnrobust train, recorded as such; what is on record is not run again.
+
+  experiment=digits_sparse          a named conversion; conversion.sparsity=0.95 conversion.pruning=magnitude, ...
+  conversion=dense                  another order of stages, see conf/conversion/
+  conversion.result=tuned           where to stop
+  ann=RUN                           begin with a run; its dataset, model and seed are those of the other stages
+  snn.training.epochs=20            settings of one stage
+  dataset=... model=... seed=...    settings of all stages
+  suite=... estimator=...           by what the result is judged
+  -m                                a sweep over comma-separated values
+  --cfg job                         print the commands of the stages, and run nothing
+"""
+
+EXPORT_USAGE = """\
+usage: snnrobust export RUN [format=FORMAT] [out=FILE]
+
+Writes the network of a run (its directory, or the checkpoint in it) into a file, and reads it again. FORMAT is one of
+
+  sparse            weights, thresholds and statistics; of sparse weights what is not zero (weights.sparse.safetensors)
+  safetensors       the same with every zero, as any library reads it (weights.safetensors)
+  nir               the network as a graph for other simulators and neuromorphic hardware (network.nir)
+
+sparse unless said otherwise. The file lies in the run directory, or is FILE; an older one is replaced.
+"""
+
 INTERRUPTED, BROKEN_PIPE = 130, 141
 RUN_CHECKPOINT = "checkpoint=RUN (a run directory, or the file in it)"
 FOREIGN_CHECKPOINT = "checkpoint=FILE (the state dict of the model, or null if it loads its weights itself)"
@@ -54,7 +85,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verbs: dict[str, Callable[[list[str]], int]] = {
         "train": train,
         "evaluate": evaluate,
+        "convert": convert,
         "import": import_,
+        "export": export,
         "report": report,
         "describe": describe,
     }
@@ -160,6 +193,19 @@ def _refuse_training_keys(overrides: list[str]) -> None:
         raise ConfigError(f"{override}: evaluate cannot change this, it is part of the run; use train")
 
 
+# --- convert
+
+
+def convert(arguments: list[str]) -> int:
+    """From an ANN to a spiking network, each stage a run."""
+    if _asks_for_help(arguments):
+        print(CONVERT_USAGE, end="")
+        return 0
+    from snnrobust.convert import convert as run
+
+    return run(arguments)
+
+
 # --- import
 
 
@@ -182,6 +228,32 @@ def import_(arguments: list[str]) -> int:
     if done.caution:
         print(done.caution)
     print(f"attack it with: snnrobust evaluate checkpoint={done.home}")
+    return 0
+
+
+# --- export
+
+
+def export(arguments: list[str]) -> int:
+    """Writes the network of a run in one of the formats that other programs read."""
+    if _asks_for_help(arguments) or not arguments:
+        print(EXPORT_USAGE, end="")
+        return 0
+    run, settings = arguments[0], dict(given.partition("=")[::2] for given in arguments[1:])
+    for key in settings.keys() - {"format", "out"}:
+        raise ConfigError(f"export: got {key}; allowed: snnrobust export RUN [format=FORMAT] [out=FILE]")
+    from snnrobust.exporting.export import export as write
+    from snnrobust.training.checkpoint import CheckpointError
+
+    out = Path(settings["out"]) if "out" in settings else None
+    try:
+        done = write(run, settings.get("format", "sparse"), out)
+    except CheckpointError as error:
+        return _fail(str(error).replace("; force=true trains again", ""), status=1)
+    share = f" ({done.present / done.synapses:.1%})" if done.synapses else ""
+    print(f"{done.present:,} of {done.synapses:,} weights are not zero{share}")
+    print(f"{done.size:,} bytes, {done.size / done.dense:.2f} of all weights as safetensors ({done.dense:,} bytes)")
+    print(f"read back, the same: {done.path}")
     return 0
 
 

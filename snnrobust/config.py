@@ -96,6 +96,30 @@ def compose(root: str, overrides: Sequence[str], places: frozenset[str] | None =
     return result
 
 
+def compose_plain(root: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """Composes `conf/<root>.yaml`, whose content is no run; keys that do not exist are refused.
+
+    Raises:
+        ConfigError: with one line per mistake.
+    """
+    prepare()
+    parsed = parse(overrides)
+    for override in parsed:
+        _check_choice(override)
+    with initialize_config_dir(str(folder().resolve()), version_base=VERSION_BASE):
+        chosen = _chosen(root, tuple(str(o.input_line) for o in parsed if _is_group(o)))
+        for override in parsed:
+            _check_key(override, chosen)
+        composed = _compose(root, list(overrides))
+    own = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+    try:
+        content = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(in_one_line(error)) from error
+    assert isinstance(content, dict)
+    return {str(key): value for key, value in content.items()}
+
+
 @cache
 def _chosen(root: str, choices: tuple[str, ...]) -> DictConfig:
     """The config that choices alone give, which says what keys there are; the jobs of a sweep share it."""
@@ -108,7 +132,12 @@ def _compose(root: str, overrides: list[str]) -> DictConfig:
     try:
         return hydra_compose(root, overrides, return_hydra_config=True)
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(in_one_line(error)) from error
+        text = in_one_line(error)
+        other = re.match("In 'experiment/(.*)': Could not override", text)
+        if other:
+            verbs = "convert" if root != "convert" else "train"
+            text = f"experiment: {other[1]} is of another verb; allowed: snnrobust {verbs} experiment={other[1]}"
+        raise ConfigError(text) from error
 
 
 def resolved(composed: DictConfig, choices: Mapping[Any, Any]) -> Composed:

@@ -13,6 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 PERCENT = "{:.1f} %"
+COSTS = frozenset({"stored_weights", "synaptic_operations", "energy_nanojoule"})
+ALL_COSTS = COSTS | {"sparsity", "stored_bytes", "spikes", "energy_ratio"}
+"""Measures of costs that the table of a run leaves out, where connections are absent and elsewhere; `results.json` has
+all of them."""
 
 
 def stdout() -> Console:
@@ -91,12 +95,19 @@ def results_table(results: Mapping[str, Any]) -> Group:
     table.add_column("measure")
     table.add_column("value", justify="right")
     repeated = {m for m, attack in results["config"]["suite"]["headline"].items() if m != f"{attack}_accuracy"}
+    left_out = repeated | (COSTS if tells_of_costs(results) else ALL_COSTS)
     for name, value in results["metrics"].items():
-        if name.startswith("validation") or name in repeated:
+        if name.startswith("validation") or name in left_out:
             continue
         text = "–" if value is None else PERCENT.format(100 * value) if name.endswith("_accuracy") else f"{value:.4g}"
         table.add_row(name, text)
     return Group(table, *(Text(flag_line(flag)) for flag in results["flags"]))
+
+
+def tells_of_costs(results: Mapping[str, Any]) -> bool:
+    """Connections are absent, or the energy is compared with another run's."""
+    costs = results.get("costs") or {}
+    return bool(costs.get("sparsity") or costs.get("reference"))
 
 
 def flag_line(flag: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import tempfile
@@ -22,6 +23,17 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     except OSError as error:
         error.filename = error.filename or str(path)
         raise
+
+
+def write_checked(path: Path, content: bytes) -> None:
+    """Writes as `write_atomically` does, and reads it again.
+
+    Raises:
+        OSError: if it cannot be written, or something else comes back.
+    """
+    write_atomically(path, content)
+    if path.read_bytes() != content:
+        raise OSError(errno.EIO, "reads back as something else than was written", str(path))
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -1,6 +1,7 @@
 """One run as plain data: what was asked for, where it lies, and whether it is there. Light; imports no torch.
 
     runs/<training signature>/            config.yaml overrides.yaml checkpoint.pt history.jsonl run.log
+                                          weights.sparse.safetensors   (where connections are absent)
                                           results.json outcomes.npz gradients.npz   (of the first evaluation)
     runs/<training signature>/<evaluation signature>/
                                           config.yaml overrides.yaml run.log results.json outcomes.npz gradients.npz
@@ -22,6 +23,7 @@ from snnrobust.identity import evaluation_signature, training_signature
 
 SCHEMA = 1
 CONFIG, CHECKPOINT, HISTORY = "config.yaml", "checkpoint.pt", "history.jsonl"
+SPARSE_WEIGHTS = "weights.sparse.safetensors"
 RESULTS, OUTCOMES, GRADIENTS, FAILURE = "results.json", "outcomes.npz", "gradients.npz", "failure.json"
 
 

@@ -161,7 +161,7 @@ def _task(config: DictConfig, session: Session) -> None:
     job = _job(verb, composed, overrides, Path(settings.sweep.dir).name if session.names else None)
     check(job.config, session.places)
     try:
-        _run(job, session.names.get(overrides, " ".join(overrides)) if session.names else None)
+        run_job(job, session.names.get(overrides, " ".join(overrides)) if session.names else None)
     except RunFailed as error:
         session.failures[job.evaluation] = str(error)
     except BrokenPipeError:
@@ -196,7 +196,7 @@ def _foreign(config: dict[str, Any], choices: Mapping[str, str], overrides: Sequ
     return Job(config, {**choices, "model": name}, kept, "evaluate", None, group)
 
 
-def _run(job: Job, name: str | None) -> None:
+def run_job(job: Job, name: str | None) -> None:
     """One job: shows the results that are there, or makes them. `name` is that of one job of a sweep."""
     from snnrobust.console import Terminal, results_line, results_table, results_title, stdout
 

@@ -26,12 +26,12 @@ def deferred(overrides: Sequence[str]) -> list[str]:
     `defence=adversarial,trades defence.attack.steps=5`.
     """
     parsed = parse(overrides)
-    varied = tuple(f"{_place(o)}." for o in parsed if o.is_sweep_override())
-    return [_swept(o) if _place(o).startswith(varied) else str(o.input_line) for o in parsed]
+    varied = tuple(f"{place(o)}." for o in parsed if o.is_sweep_override())
+    return [_swept(o) if place(o).startswith(varied) else str(o.input_line) for o in parsed]
 
 
-def _place(override: Override) -> str:
-    """Where in the config its value goes."""
+def place(override: Override) -> str:
+    """Where in the config its value goes, as a dotted key."""
     return (override.package or override.key_or_group).replace("/", ".")  # `attack@defence.attack` is in the defence
 
 
@@ -80,6 +80,6 @@ def replayed(earlier: Sequence[str], later: Sequence[str]) -> list[str]:
 def touched(overrides: Sequence[str], keys: Sequence[str], free: Sequence[str]) -> Iterator[str]:
     """Overrides that set one of the top-level `keys`, apart from the dotted names in `free`."""
     for override in parse(overrides):
-        place = _place(override)
-        if place.partition(".")[0] in keys and place not in free:
+        where = place(override)
+        if where.partition(".")[0] in keys and where not in free:
             yield str(override.input_line)

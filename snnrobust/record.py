@@ -57,7 +57,8 @@ def results_content(
         "evaluation_signature": job.evaluation,
         "metrics": report.metrics() | checkpoint.metrics,
         "estimators": {name: dict(values) for name, values in report.estimators.items()},
-        "layers": {measure: dict(values) for measure, values in report.layers.items()},
+        "layers": {measure: dict(values) for measure, values in by_layer(report).items()},
+        "costs": report.costs.content() if report.costs else None,
         "checks": checks_content(report, checks),
         "selection": selection_content(report.selection),
         "flags": [vars(flag) | {"anchor": flag.anchor} for flag in checks.flags],
@@ -74,6 +75,11 @@ def results_content(
         "config": plain(job.config),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def by_layer(report: Report) -> dict[str, Mapping[str, float]]:
+    """By measure: what passes through the spiking layers, and what they cost."""
+    return {**report.layers, **(report.costs.layers() if report.costs else {})}
 
 
 def checks_content(report: Report, checks: Checks) -> dict[str, Any]:

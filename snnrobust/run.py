@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import yaml
 
+from snnrobust import compressed
 from snnrobust.data.dataset import DataError, Splits, refuse_other_files
 from snnrobust.evaluation import evaluator
 from snnrobust.evaluation.report import Report
@@ -31,6 +32,7 @@ from snnrobust.job import (
     OUTCOMES,
     RESULTS,
     SCHEMA,
+    SPARSE_WEIGHTS,
     Job,
     RunFailed,
     results_of,
@@ -39,6 +41,7 @@ from snnrobust.record import curves, gradients, kept_metrics, outcomes, plain, p
 from snnrobust.saved import refuse_imported
 from snnrobust.schema import ConfigError
 from snnrobust.spiking.classifier import SpikingClassifier
+from snnrobust.spiking.synapses import sparsity, synapses
 from snnrobust.tracking import Description, Tracked, Tracker
 from snnrobust.training import loop
 from snnrobust.training.checkpoint import Checkpoint, CheckpointError
@@ -149,7 +152,8 @@ def _trained(
 ) -> tuple[Checkpoint, dict[str, float]]:
     """The checkpoint, from a training if there is none yet, with its weights in `model`; and the seconds it took."""
     path = job.checkpoint or job.home / CHECKPOINT
-    if job.kind == "train" and (job.config["force"] or not path.exists()):
+    new = job.kind == "train" and (job.config["force"] or not path.exists())
+    if new:
         refuse_imported(job.config)
         _forget(job.home)
         checkpoint = _train(experiment, model, splits, job, tracked, display)
@@ -163,12 +167,22 @@ def _trained(
         spent = {}
         log.info("using %s, trained in %.1f s here", path, checkpoint.seconds.get("train", 0))
     checkpoint.restore(model, path)
+    if new:
+        _store_sparse(model, path.with_name(SPARSE_WEIGHTS))
     return checkpoint, spent
+
+
+def _store_sparse(model: SpikingClassifier, path: Path) -> None:
+    """Writes the weights without absent connections, if there are any; what is written is read again and compared."""
+    weights = synapses(model)
+    if sparsity(weights) > 0:
+        size = compressed.write(path, model.state_dict(), [f"{name}.weight" for name in weights])
+        log.info("%s: %d bytes, as read back", path, size)
 
 
 def _forget(home: Path) -> None:
     """Removes what describes weights that are about to be replaced."""
-    for name in (CHECKPOINT, RESULTS, OUTCOMES, GRADIENTS):
+    for name in (CHECKPOINT, SPARSE_WEIGHTS, RESULTS, OUTCOMES, GRADIENTS):
         for old in (home / name, *home.glob(f"*/{name}")):
             old.unlink(missing_ok=True)
 

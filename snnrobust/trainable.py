@@ -45,6 +45,7 @@ def misfits(config: Mapping[str, Any]) -> Iterator[str]:
     """
     yield from _of_data(config)
     yield from _of_start(config)
+    yield from _of_connectivity(config)
     yield from _of_gradients(config)
     yield from _of_layers(config)
     yield from _of_defences(config)
@@ -68,6 +69,29 @@ def _of_data(config: Mapping[str, Any]) -> Iterator[str]:
 def _of_start(config: Mapping[str, Any]) -> Iterator[str]:
     if config.get("start") is None and _named(config["training"], "Untrained"):
         yield "training: got none, and the weights are random; allowed with start=CHOICE, or any other"
+    learned = (config.get("start") or {}).get("training", {})
+    if not isinstance(learned, Mapping):
+        yield f"start.training: got {learned!r}; allowed: a choice of the group, by training@start.training={learned}"
+    converted = config.get("start") is not None and _named(config["start"], "Converted")
+    if converted and not _named(config["neuron"], "TrainableThreshold"):
+        kind = str(config["neuron"]["_target_"]).rpartition(".")[2]
+        yield f"neuron: got {kind}; allowed with start=converted: trainable_threshold"
+
+
+def _of_connectivity(config: Mapping[str, Any]) -> Iterator[str]:
+    if config.get("connectivity") is None or not _named(config["connectivity"], "Rewired"):
+        return
+    if config.get("start") is None:
+        yield (
+            "connectivity: got rewired, and random weights are all there; allowed with a start that leaves some "
+            "absent, such as start=random_connectivity, or connectivity=null"
+        )
+    ema = config["training"].get("ema")
+    if ema is not None:
+        yield (
+            f"training.ema: got {ema}; allowed with connectivity=rewired: null, as an average of networks whose "
+            "connections differ has more of them"
+        )
 
 
 def _of_gradients(config: Mapping[str, Any]) -> Iterator[str]:
@@ -152,33 +176,46 @@ def _of_defences(config: Mapping[str, Any]) -> Iterator[str]:
 
 def _replaced(config: Mapping[str, Any]) -> Iterator[str]:
     """Groups below `training` that were given a name as if they were values."""
-    for part in ("optimizer", "schedule", "validation"):
-        node = config["training"].get(part, {})
-        if not isinstance(node, Mapping):
-            yield f"training.{part}: got {node!r}; allowed: a choice of the group, such as training/{part}={node}"
+    for key, training in _trainings(config):
+        at = "" if key == "training" else f"@{key}"
+        for part in ("optimizer", "schedule", "validation"):
+            node = training.get(part, {})
+            if not isinstance(node, Mapping):
+                choice = f"training/{part}{at and f'{at}.{part}'}={node}"
+                yield f"{key}.{part}: got {node!r}; allowed: a choice of the group, such as {choice}"
+
+
+def _trainings(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The training, and that of what a start learns, by their keys."""
+    yield "training", config["training"]
+    learned = (config.get("start") or {}).get("training")
+    if isinstance(learned, Mapping):
+        yield "start.training", learned
 
 
 def _of_optimizer(config: Mapping[str, Any]) -> Iterator[str]:
     """Values of common settings; torch itself refuses the others when the optimizer is made."""
-    for name, value in config["training"].get("optimizer", {}).items():
-        if name in OF_OPTIMIZERS:
-            yield from check_value(f"training.optimizer.{name}", value, OF_OPTIMIZERS[name])
-        elif isinstance(value, float):
-            yield from check_value(f"training.optimizer.{name}", value, "float")
+    for key, training in _trainings(config):
+        for name, value in training.get("optimizer", {}).items():
+            if name in OF_OPTIMIZERS:
+                yield from check_value(f"{key}.optimizer.{name}", value, OF_OPTIMIZERS[name])
+            elif isinstance(value, float):
+                yield from check_value(f"{key}.optimizer.{name}", value, "float")
 
 
 def _of_validation(config: Mapping[str, Any]) -> Iterator[str]:
-    validation = config["training"].get("validation", {})
-    attack = validation.get("attack")
-    if attack is not None and not isinstance(attack, Mapping):
-        yield f"training.validation.attack: got {attack!r}; allowed: null, or what training/validation=robust brings"
-    elif attack is not None:
-        yield from _of_attack("training.validation.attack", attack, config)
-    elif validation.get("measure") == "robust_accuracy":
-        yield (
-            "training.validation.attack: got null; allowed with training.validation.measure=robust_accuracy: an "
-            "attack, as training/validation=robust brings"
-        )
+    for key, training in _trainings(config):
+        validation = training.get("validation", {})
+        attack = validation.get("attack")
+        if attack is not None and not isinstance(attack, Mapping):
+            yield f"{key}.validation.attack: got {attack!r}; allowed: null, or what training/validation=robust brings"
+        elif attack is not None:
+            yield from _of_attack(f"{key}.validation.attack", attack, config)
+        elif validation.get("measure") == "robust_accuracy":
+            yield (
+                f"{key}.validation.attack: got null; allowed with {key}.validation.measure=robust_accuracy: an "
+                "attack, as training/validation=robust brings"
+            )
 
 
 def _of_attack(key: str, attack: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[str]:

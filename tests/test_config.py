@@ -16,7 +16,15 @@ from snnrobust.training.checkpoint import Checkpoint
 
 PARTS = {"estimator/members"}
 """Groups whose choices are parts of other choices alone."""
-CHOICES = [(group, choice) for group, choices in groups().items() if group not in PARTS for choice in choices]
+CONVERSIONS = {p.stem for p in (folder() / "experiment").glob("*.yaml") if "override /conversion" in p.read_text()}
+"""Of another verb, see `tests/unit/test_stages.py`."""
+CHOICES = [
+    (group, choice)
+    for group, choices in groups().items()
+    if group not in {*PARTS, "conversion"}
+    for choice in choices
+    if group != "experiment" or choice not in CONVERSIONS
+]
 PATHS = sorted(folder().rglob("*.yaml"))
 NODES = {
     path.relative_to(folder()).with_suffix("").as_posix(): node
@@ -31,7 +39,7 @@ TARGETS = sorted({node["_target_"] for node in NODES.values()})
 NESTED = {
     *("threat", "surrogate", "parameters", "estimator", "estimators", "candidates", "attack", "source"),
     *("augmentation", "operations", "recordings", "images"),
-    *("optimizer", "schedule", "scheduler", "validation"),
+    *("optimizer", "schedule", "scheduler", "validation", "training"),
 }
 """Settings that are objects of their own, or the settings of someone else's class."""
 
@@ -66,6 +74,7 @@ def overrides_for(group, choice, choices, saved):
         ("encoder", "frames"): ["dataset=digits_events"],
         ("threat", "flips"): [*binary, "suite=flips"],
         ("suite", "flips"): binary,
+        ("connectivity", "rewired"): ["start=random_connectivity"],
     }
     fitting = others.get((group, choice), [])
     if (group, choice) == ("training", "none"):

@@ -14,7 +14,9 @@ ROOT = Path(snnrobust.__file__).parent
 LAYERS = (
     {"__main__"},
     {"cli"},
-    {"launch", "api", "importing"},
+    {"convert"},
+    {"stages"},
+    {"launch", "api", "importing", "exporting"},
     {"config", "reporting"},
     {"overrides", "building"},
     {"run", "console", "describe"},
@@ -24,7 +26,7 @@ LAYERS = (
     {"training", "evaluation", "tracking"},
     {"regularizers", "attacks"},
     {"estimators"},
-    {"models", "data", "foreign"},
+    {"models", "data", "foreign", "compressed"},
     {"spiking", "threat", "flips", "randomness", "traceless"},
     {"settings", "schema", "trainable", "check", "identity", "job", "saved", "files", "environment"},
     {"__init__"},
@@ -38,6 +40,8 @@ DOORS = {
     "torchattacks": {"attacks.thirdparty"},
     "torchvision": {"data.pictures", "data.mnist", "data.cifar", "data.svhn"},
     "numba": {"spiking.machine"},
+    "safetensors": {"compressed"},
+    "nir": {"exporting.graph"},
 }
 REPORTING = {"numpy", "matplotlib", "jinja2", "tabulate", "rich", "pydantic"}
 

@@ -17,6 +17,7 @@ from snnrobust.attacks.guard import untouched
 from snnrobust.data.dataset import Split
 from snnrobust.estimators.base import Estimator
 from snnrobust.estimators.strongest import Strongest
+from snnrobust.evaluation.costs import Costs, compared, costs
 from snnrobust.evaluation.examples import examples
 from snnrobust.evaluation.gradients import survey
 from snnrobust.evaluation.judge import Judge
@@ -69,7 +70,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Evaluator:
-    """Clean accuracy, accuracy under every attack, gradient measures and firing rates.
+    """Clean accuracy, accuracy under every attack, gradient measures, firing rates and costs.
 
     Args:
         attacks: by name; `clean` is always there and is no name for an attack.
@@ -99,7 +100,8 @@ class Evaluator:
             validation: other data, on which the strongest estimators are chosen where the attacks ask for them.
 
         Raises:
-            ValueError: if an estimator does not apply to the model, or there are no validation data to choose it on.
+            ValueError: if an estimator does not apply to the model, there are no validation data to choose it on, or
+                the reference does not fit the data.
         """
         seconds: dict[str, float] = {}
         with untouched(model):
@@ -107,6 +109,8 @@ class Evaluator:
             columns = _Columns(judge, data, self.settings)
             with _timed(seconds, CLEAN), progress(CLEAN, len(data)) as advance:
                 columns.clean(advance)
+            with _timed(seconds, "costs"), isolated("costs", self.settings.seed):
+                spent = self._costs(model, data)
             attacked = self._arranged(model)
             with _timed(seconds, "selection"):
                 attacks, selection = self._selected(attacked, judge, validation)
@@ -136,7 +140,18 @@ class Evaluator:
             probes,
             gradients.estimators,
             shown,
+            spent,
         )
+
+    def _costs(self, model: Classifier, data: Split) -> Costs | None:
+        """Of the network itself; None for one that is not ours, whose spikes nobody here sees."""
+        if not isinstance(model, SpikingClassifier):
+            return None
+        size, seed = self.settings.batch_size, self.settings.seed
+        own = costs(model, data, size, seed)
+        if self.reference is None or own.operations is None or not own.operations.spikes:
+            return own
+        return compared(own, self.reference, data, size, seed)
 
     def _arranged(self, model: Classifier) -> Classifier:
         """What the attacks see."""

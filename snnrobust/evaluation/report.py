@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from snnrobust.attacks.base import Attack
+from snnrobust.evaluation.costs import Costs
 from snnrobust.evaluation.examples import Examples
 from snnrobust.evaluation.outcomes import CLEAN, ROBUST, share, worst_case
 from snnrobust.evaluation.probes import NO_PROBES, Probes
@@ -33,6 +34,7 @@ class Report:
         probes: what is known of the model apart from the attacks.
         estimators: gradient measures under each estimator, the declared one first, whose are among `measures`.
         examples: a few samples with their gradients.
+        costs: connections, spikes, operations and energy; None of a model made elsewhere.
     """
 
     outcomes: Mapping[str, Tensor]
@@ -48,6 +50,7 @@ class Report:
     probes: Probes = NO_PROBES
     estimators: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     examples: Examples | None = None
+    costs: Costs | None = None
 
     @property
     def attacks(self) -> tuple[str, ...]:
@@ -68,4 +71,5 @@ class Report:
             for name, bits in self.majority.items()
             if "/" not in name
         }
-        return accuracies | headline | worst | majority | dict(self.measures)
+        spent = self.costs.metrics() if self.costs else {}
+        return accuracies | headline | worst | majority | dict(self.measures) | spent

@@ -17,13 +17,17 @@ from snnrobust.reporting.settings import Estimate, Setting, settings_of, short, 
 
 HEADLINE = ("clean_accuracy", "noise_accuracy", "fgsm_accuracy", "pgd_accuracy", "worst_accuracy")
 MEASURES = ("gradient_sparsity", "gradient_zero_fraction", "gradient_l1", "firing_rate")
+COSTS = ("sparsity", "energy_ratio", "spikes")
+"""Where a run has absent connections, or another run to compare with."""
 HIDDEN = ("validation_accuracy",)
-TITLES = {"pgd_accuracy": "PGD", "fgsm_accuracy": "FGSM"}
+TITLES = {"pgd_accuracy": "PGD", "fgsm_accuracy": "FGSM", "sparsity": "connections absent"}
 TERMINAL = {
     "clean_accuracy": "clean %",
     "pgd_accuracy": "PGD %",
     "worst_accuracy": "worst %",
     "noise_accuracy": "noise %",
+    "sparsity": "absent",
+    "energy_ratio": "energy ratio",
     "gradient_sparsity": "sparsity",
 }
 GAUSSIAN = "gaussian_noise_accuracy"
@@ -128,8 +132,13 @@ def summarise(collection: Collection) -> Summary:
         and name not in (*HEADLINE, *HIDDEN)
         and name.removesuffix("_accuracy") not in repeated
     ]
-    metrics = [*(m for m in HEADLINE if m in present), *others, *(m for m in MEASURES if m in present)]
+    spent = COSTS if any(map(_tells_of_costs, collection.records)) else ()
+    metrics = [*(m for m in HEADLINE if m in present), *others, *(m for m in (*MEASURES, *spent) if m in present)]
     return Summary(settings, tuple(metrics), tuple(_notes(settings, collection)))
+
+
+def _tells_of_costs(record: Record) -> bool:
+    return record.metrics.get("sparsity", 0.0) > 0 or record.metrics.get("energy_ratio", 1.0) != 1
 
 
 def runs_csv(records: Sequence[Record]) -> str:
@@ -151,7 +160,7 @@ def title(metric: str) -> str:
     if metric.endswith("_accuracy"):
         name = TITLES.get(metric, metric.removesuffix("_accuracy").replace("_", " "))
         return f"{name} [%]"
-    return metric.replace("_", " ")
+    return TITLES.get(metric, metric.replace("_", " "))
 
 
 def under_attack(metric: str) -> bool:

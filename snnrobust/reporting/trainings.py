@@ -9,7 +9,7 @@ from snnrobust.identity import FOREIGN_KEYS, TRAINING_KEYS, training_signature
 from snnrobust.reporting.records import Record
 from snnrobust.reporting.settings import Setting, short, show
 
-OF_EVALUATION = ("suite", "threat", "attacks", "estimator", "evaluation")
+OF_EVALUATION = ("suite", "threat", "attacks", "estimator", "evaluation", "reference")
 """Labels that say nothing about a training."""
 
 

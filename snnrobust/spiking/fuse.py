@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from snnrobust.spiking.classifier import SpikingClassifier
@@ -45,10 +46,7 @@ def fused(model: SpikingClassifier, dtype: torch.dtype = torch.float32) -> Spiki
         dtype: float32, or bfloat16 for convolutions that are two to four times as fast on processors that have it;
             logits are then rounded, so that results have to be judged by the model itself.
     """
-    copied: SpikingClassifier = copy.deepcopy(model).eval().requires_grad_(False)
-    for module in [*copied.modules()]:
-        if isinstance(module, nn.Sequential):
-            _merge_pairs(module, _folded)
+    copied = folded(model)
     for module in [*copied.modules()]:
         if isinstance(module, nn.Sequential):
             _merge_pairs(module, _pooled)
@@ -58,6 +56,32 @@ def fused(model: SpikingClassifier, dtype: torch.dtype = torch.float32) -> Spiki
     if dtype == torch.bfloat16:
         copied.backbone = Half(copied.backbone)
     return copied.eval()  # the new modules too
+
+
+def folded(model: SpikingClassifier) -> SpikingClassifier:
+    """A frozen copy in eval mode whose layers contain the batch norm that came after them."""
+    copied: SpikingClassifier = copy.deepcopy(model)
+    _settle_weights(copied)  # before the mode changes, which may decide of them
+    copied.eval().requires_grad_(False)
+    for module in [*copied.modules()]:
+        if isinstance(module, nn.Sequential):
+            _merge_pairs(module, _folded)
+    return copied
+
+
+def _settle_weights(model: nn.Module) -> None:
+    """Weights that are computed from other tensors, such as masked ones, become plain weights.
+
+    By hand: torch's own removal takes the property from a class that a copied module shares with the original.
+    """
+    for module in [*model.modules()]:
+        if parametrize.is_parametrized(module):
+            assert isinstance(module.parametrizations, nn.ModuleDict)
+            weights = {name: getattr(module, name).detach() for name in module.parametrizations}
+            module.__class__ = parametrize.type_before_parametrizations(module)
+            del module.parametrizations
+            for name, weight in weights.items():
+                module.register_parameter(name, nn.Parameter(weight))
 
 
 def _merge_pairs(layers: nn.Sequential, merged: Callable[[nn.Module, nn.Module], nn.Module | None]) -> None:

@@ -120,6 +120,22 @@ def unrounded(x: Tensor) -> AbstractContextManager[object]:
     return torch.autocast(device, enabled=False) if rounding else nullcontext()
 
 
+def threshold_gradient(du: Tensor, trace: Trace) -> Tensor:
+    """`-sum_t (du_t - dv_t (1 - s_t))` over all entries, `dv_t = leak du_{t+1}`: the gradient of the threshold.
+
+    A threshold acts by the spikes, `ds_t / dthreshold = -g_t`, and under a soft reset by what that takes away. With
+    the recursion of `Membrane.through_time` both come to the same sum, whatever the reset and whether it is detached.
+
+    Args:
+        du: gradient of the potentials `[T, N, ...]`, from exact backpropagation through time.
+        trace: of the layer.
+    """
+    its = trace.membrane
+    own = du.clone()
+    own[:-1] -= its.leak * du[1:] * (trace.potential[:-1] < its.threshold)
+    return -own.sum()
+
+
 def fire(current: Tensor, steps: int, dynamics: Dynamics) -> tuple[Tensor, Tensor]:
     """Potentials and spikes, `[T, N, ...]` each, by the kernels where they fit."""
     if kernels.fits(dynamics, current):
@@ -129,28 +145,37 @@ def fire(current: Tensor, steps: int, dynamics: Dynamics) -> tuple[Tensor, Tenso
 
 
 class Fire(torch.autograd.Function):
-    """Current `[T, N, ...]` or `[1, N, ...]` to spikes, differentiated by a rule."""
+    """Current `[T, N, ...]` or `[1, N, ...]` to spikes, differentiated by a rule.
+
+    A threshold gets its gradient from exact backpropagation through time with the trained surrogate alone; it is what
+    the dynamics of the neuron fire at.
+    """
 
     @staticmethod
-    def forward(ctx: Any, current: Tensor, steps: int, neuron: Neuron, rule: Rule, firing: Firing) -> Tensor:
+    def forward(
+        ctx: Any, current: Tensor, steps: int, neuron: Neuron, rule: Rule, firing: Firing, threshold: Tensor | None
+    ) -> Tensor:
         dynamics = neuron.dynamics
         potential, spikes = firing(current, steps, dynamics)
         ctx.save_for_backward(potential, current.mean(0) if rule.needs_current else None)
         ctx.dynamics, ctx.surrogate, ctx.rule = dynamics, neuron.surrogate, rule
-        ctx.summed = len(current) == 1 < steps
+        ctx.constant = len(current) == 1 < steps
+        ctx.learns = threshold is not None and ctx.needs_input_grad[5] and rule is TRAINED_RULE
         return spikes
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None, Tensor | None]:
         potential, mean_current = ctx.saved_tensors
-        trace = Trace(potential, mean_current, ctx.dynamics, ctx.surrogate, ctx.summed)
+        trace = Trace(potential, mean_current, ctx.dynamics, ctx.surrogate, ctx.constant and not ctx.learns)
         pooled = grad.shape != potential.shape
         full = _spread(grad) if pooled and not ctx.rule.pooled else grad
-        result = ctx.rule.backward(full, trace).to(grad.dtype)
-        if ctx.summed and len(result) > 1:
+        result = ctx.rule.backward(full, trace)
+        learned = threshold_gradient(wide(result) / trace.membrane.gain, trace) if ctx.learns else None
+        result = result.to(grad.dtype)
+        if ctx.constant and len(result) > 1:
             result = result.sum(0, keepdim=True)
-        return result, None, None, None, None
+        return result, None, None, None, None, learned
 
 
 def _spread(grad: Tensor) -> Tensor:
@@ -170,6 +195,11 @@ class Neuron(Drawing, ABC):
     """Set while a pass is recorded."""
 
     @property
+    def learned_threshold(self) -> Tensor | None:
+        """The threshold of the dynamics with its graph, `[]`, where it is a parameter named `threshold`."""
+        return None
+
+    @property
     @abstractmethod
     def dynamics(self) -> Dynamics:
         """With the layer's parameters as they stand; where a graph is recorded, it leads to them."""
@@ -187,14 +217,16 @@ class Neuron(Drawing, ABC):
         """What differentiates the spikes of this current; None if that is left to autograd."""
         if self.rule is not None or self.observer is not None:
             return self.rule
-        return TRAINED_RULE if not self._parameters and kernels.fits(self.dynamics, current) else None
+        learned = self._parameters.keys() - {"threshold"}
+        return TRAINED_RULE if not learned and kernels.fits(self.dynamics, current) else None
 
     def fire(self, current: Tensor, rule: Rule, firing: Firing) -> Tensor:
         """Spikes of the currents `[T, N, ...]`, differentiated by `rule`."""
         with unrounded(current):
             current = self.driven(current)
             constant = len(current) > 1 and current.stride(0) == 0
-            spikes: Tensor = Fire.apply(current[:1] if constant else current, len(current), self, rule, firing)
+            once = current[:1] if constant else current
+            spikes: Tensor = Fire.apply(once, len(current), self, rule, firing, self.learned_threshold)
         return spikes
 
     def _observed(self, current: Tensor, observer: Observer) -> Tensor:

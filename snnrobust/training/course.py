@@ -92,12 +92,11 @@ class Course:
             if not bool(norm.isfinite()):
                 number = self.trained.epochs + 1 if self.trained else 1
                 raise Diverged(f"gradient is not finite in epoch {number}: {REMEDY}")
-        lr = self.lr
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         with torch.no_grad():
             defence.after_step(self.model)
-            self.wiring.after_step(lr)
+            self.wiring.after_step(self.optimizer)
         if self.average is not None:
             self.average.update_parameters(self.model)
         self.schedule.step()

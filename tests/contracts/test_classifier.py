@@ -10,6 +10,8 @@ import torch
 import yaml
 
 from snnrobust import config
+from snnrobust.data.dataset import Split
+from snnrobust.evaluation.costs import costs
 from snnrobust.spiking.classifier import SpikingClassifier
 from snnrobust.threat import Bounds
 from tests.contracts.smaller import IMAGES, SMALLER
@@ -169,3 +171,17 @@ def test_a_single_step_is_enough(case):
     assert classifier.encoder.steps == 1
     assert classifier(x).shape == (6, 10)
     assert classifier(x[:1]).isfinite().all()
+
+
+def test_costs_are_counted_and_depend_on_the_samples_alone(built):
+    classifier, x = built
+    data = Split(x, torch.zeros(6, dtype=torch.int64))
+    found = costs(classifier, data, 6)
+    assert costs(classifier, data, 4) == found
+    assert found.uncounted == ()
+    its = found.operations
+    assert its is not None
+    assert all(spikes > 0 for spikes in its.spikes.values())
+    assert (its.spikes != {}) == ("energy_ratio" in found.metrics())
+    assert found.metrics().get("energy_ratio", 1) == 1
+    assert its.nanojoule > 0

@@ -17,12 +17,14 @@ from snnrobust.estimators.base import Estimator
 from snnrobust.estimators.pooling import MaxPoolSubstitute
 from snnrobust.estimators.rate import BPTR
 from snnrobust.estimators.surrogate import TRAINED
+from snnrobust.evaluation.costs import costs
 from snnrobust.experiment import Experiment
 from snnrobust.randomness import isolated
 from snnrobust.spiking.activation import ReLU
 from snnrobust.spiking.classifier import SpikingClassifier
 from snnrobust.spiking.fuse import fused
 from snnrobust.spiking.neuron import Neuron
+from snnrobust.spiking.synapses import weighted
 from snnrobust.spiking.twin import twin
 from snnrobust.training.checkpoint import Checkpoint
 from snnrobust.training.settings import TrainingSettings
@@ -201,3 +203,22 @@ def test_its_description_is_that_of_the_real_network(model):
     plain = memory(classifier.double(), shape, settings, cpu)  # which there are no kernels for
     # SpikingJelly's operators keep more on the CPU, where they are not fused.
     assert 1 <= plain.activations / (2 * estimated.activations) < 1.35
+
+
+def test_its_costs_are_counted(model):
+    classifier, (x, y) = copy.deepcopy(warm(model)), batch(model)
+    dense = costs(classifier, Split(x, y), 4)
+    assert (dense.uncounted, dense.sparsity, dense.energy_ratio) == ((), 0, 1)
+    assert dense.operations is not None
+    neurons = {name for name, module in classifier.named_modules() if isinstance(module, Neuron)}
+    assert {name for name, spikes in dense.operations.spikes.items() if spikes > 0} == neurons
+    every = {name for name, _ in weighted(classifier)}
+    assert every == dense.operations.synaptic.keys() | dense.operations.multiply_accumulates.keys()
+    last = [*dense.operations.synaptic][-1]
+    with torch.no_grad():  # no spike depends on it
+        dict(weighted(classifier))[last].weight.flatten(1)[:, ::2] = 0
+    sparse = costs(classifier, Split(x, y), 4)
+    assert sparse.operations is not None
+    assert sparse.operations.dense == dense.operations.synaptic
+    assert 0 < sparse.operations.synaptic[last] < dense.operations.synaptic[last]
+    assert sparse.energy_ratio > 1

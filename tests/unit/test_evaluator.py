@@ -152,7 +152,8 @@ def test_without_attacks_the_worst_case_is_the_clean_one(classifier):
 def test_the_metrics_are_those_of_attacks_headline_and_measures(report):
     names = {f"{name}_accuracy" for name in (CLEAN, "worst", *ATTACKS)} | {"headline", "firing_rate"}
     metrics = report.metrics()
-    assert metrics.keys() == names | GRADIENT_MEASURES.keys()
+    assert report.costs is not None
+    assert metrics.keys() == names | GRADIENT_MEASURES.keys() | report.costs.metrics().keys()
     assert metrics["headline"] == metrics["fgsm_accuracy"]
     assert all(isinstance(value, float) for value in metrics.values())
     assert len(report.layers["firing_rate"]) == 2

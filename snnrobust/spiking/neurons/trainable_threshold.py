@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from snnrobust.settings import AboveOne, Positive
 from snnrobust.spiking.dynamics import IntegrateAndFire
@@ -55,10 +55,13 @@ class TrainableThreshold(Neuron):
         self.reset: Literal["hard", "soft"] = reset
 
     @property
-    def dynamics(self) -> IntegrateAndFire:
+    def learned_threshold(self) -> Tensor:
         threshold = wide(self.threshold)
-        raised = threshold + (threshold.clamp_min(self.minimum) - threshold).detach()
-        return IntegrateAndFire(raised, self.tau, self.decay_input, self.detach_reset, self.reset)
+        return threshold + (threshold.clamp_min(self.minimum) - threshold).detach()
+
+    @property
+    def dynamics(self) -> IntegrateAndFire:
+        return IntegrateAndFire(self.learned_threshold, self.tau, self.decay_input, self.detach_reset, self.reset)
 
     def extra_repr(self) -> str:
         return f"minimum={self.minimum}, tau={self.tau}, decay_input={self.decay_input}, reset={self.reset}"

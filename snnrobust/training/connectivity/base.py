@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from torch import nn
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from snnrobust.spiking.synapses import synapses
 
 
 class Wiring:
@@ -13,11 +16,11 @@ class Wiring:
     def before_step(self) -> None:
         """Called with the gradients of a step in place, before they are clipped and followed."""
 
-    def after_step(self, lr: float) -> None:
-        """Called without a graph when the optimizer has changed the weights.
+    def after_step(self, optimizer: Optimizer) -> None:
+        """Called without a graph when the weights have changed, by the optimizer and by the defence.
 
         Args:
-            lr: learning rate of that step, of the first group of parameters.
+            optimizer: with its state; its groups still have the learning rate of that step.
         """
 
 
@@ -31,9 +34,6 @@ class Connectivity(ABC):
         Args:
             model: with the weights that it begins with, on the device on which it trains.
             seed: of what is drawn.
-
-        Raises:
-            ValueError: in one line, if the network cannot be wired like that.
         """
 
 
@@ -42,3 +42,19 @@ class Free(Connectivity):
 
     def wire(self, model: nn.Module, seed: int) -> Wiring:
         return Wiring()
+
+
+def trained_synapses(model: nn.Module) -> list[Tensor]:
+    """The weights of convolutions and linear layers that train, each once, even if layers share it."""
+    return [*{id(weight): weight for weight in synapses(model).values() if weight.requires_grad}.values()]
+
+
+def silence(weight: Tensor, absent: Tensor) -> None:
+    """Sets the gradient of absent connections to zero, so that neither clipping nor an optimizer hears of them.
+
+    Args:
+        weight: whose gradient it is, if it has one.
+        absent: bool, of its shape.
+    """
+    if weight.grad is not None:
+        weight.grad.masked_fill_(absent, 0)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
-from snnrobust.spiking.synapses import synapses
-from snnrobust.training.connectivity.base import Connectivity, Wiring
+from snnrobust.training.connectivity.base import Connectivity, Wiring, silence, trained_synapses
 
 
 @dataclass(frozen=True)
@@ -17,23 +17,23 @@ class Static(Connectivity):
     """Weights of convolutions and linear layers that are zero before the training are zero after every step.
 
     `M = [W != 0]` (CPAL 2025, section 3). The gradient is masked, so that momentum and moving averages of an optimizer
-    never hear of absent connections, whose weight decay is zero as well; and the weights, whatever the optimizer does.
+    never hear of absent connections, whose weight decay is zero as well; and the weights, whatever optimizer and
+    defence do.
     """
 
     def wire(self, model: nn.Module, seed: int) -> Wiring:
-        return _Masked([*synapses(model).values()])
+        return _Masked(trained_synapses(model))
 
 
 class _Masked(Wiring):
     def __init__(self, weights: Sequence[Tensor]) -> None:
-        self.masked = [(weight, weight.detach() != 0) for weight in weights if weight.requires_grad]
+        self.masked = [(weight, weight.detach() == 0) for weight in weights]
 
     def before_step(self) -> None:
-        for weight, mask in self.masked:
-            if weight.grad is not None:
-                weight.grad.mul_(mask)
+        for weight, absent in self.masked:
+            silence(weight, absent)
 
     @torch.no_grad()
-    def after_step(self, lr: float) -> None:
-        for weight, mask in self.masked:
-            weight.mul_(mask)
+    def after_step(self, optimizer: Optimizer) -> None:
+        for weight, absent in self.masked:
+            weight.masked_fill_(absent, 0)  # a product with the mask would leave -0 of what is negative, and keep NaN
