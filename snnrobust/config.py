@@ -20,6 +20,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from snnrobust.building import build as build
 from snnrobust.building import in_one_line
@@ -131,6 +132,8 @@ def _chosen(root: str, choices: tuple[str, ...]) -> DictConfig:
 def _compose(root: str, overrides: list[str]) -> DictConfig:
     try:
         return hydra_compose(root, overrides, return_hydra_config=True)
+    except YAMLError as error:
+        raise ConfigError(f"no yaml: {' '.join(str(error).split())}") from error
     except (HydraException, OmegaConfBaseException) as error:
         text = in_one_line(error)
         other = re.match("In 'experiment/(.*)': Could not override", text)

@@ -321,7 +321,7 @@ def test_leaks_and_soft_resets_are_calibrated_as_they_fire(neuron):
     before = copy.deepcopy(model)
     levels = calibrated(model, neurons(model), x, HOW)
     expected = one_pass_per_layer(before, list(levels), x, HOW)
-    assert {name: found.percentile for name, found in levels.items()} == pytest.approx(expected, rel=1e-5)
+    assert {name: found.percentile for name, found in levels.items()} == pytest.approx(expected, rel=1e-4)
     other = network()
     assert calibrated(other, neurons(other), x, HOW) != levels
 
