@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 
@@ -39,7 +40,7 @@ def convert(arguments: Sequence[str]) -> int:
     for number, (command, stages) in enumerate(zip(commands, plans, strict=True), 1):
         if len(commands) > 1:
             print(f"[{number}/{len(commands)}] {' '.join(word for word in command if word not in shared)}")
-        failures += _run(stages)
+        failures += _run(stages, brief=len(commands) > 1)
     for failure in failures:
         print(f"snnrobust: {failure}", file=sys.stderr)
     if len(commands) > 1:
@@ -47,11 +48,11 @@ def convert(arguments: Sequence[str]) -> int:
     return 1 if failures else 0
 
 
-def _run(stages: Sequence[Planned]) -> list[str]:
-    """The stages of one conversion, up to the first that fails."""
+def _run(stages: Sequence[Planned], brief: bool) -> list[str]:
+    """The stages of one conversion, up to the first that fails; of one conversion of many, the result is a line too."""
     result = stages[-1]
     for stage in stages:
-        name = None if stage is result else stage.name
+        name = stage.name if brief or stage is not result else None
         try:
             run_job(stage.job, name)
         except RunFailed as error:
@@ -66,4 +67,4 @@ def _show(stages: Sequence[Planned]) -> None:
     for stage in stages:
         done = "done" if results_of(stage.job) else "to do"
         print(f"# {stage.name}: {stage.job.home}, {done}")
-        print(f"snnrobust train {' '.join(stage.job.overrides)}")
+        print(shlex.join(["snnrobust", "train", *stage.job.overrides]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -58,6 +59,13 @@ def parse(overrides: Sequence[str]) -> list[Override]:
             detail = str(error.__cause__ or error).splitlines()[0]
             raise ConfigError(f"{text}: cannot be read ({detail}); allowed: key=value") from error
     return parsed
+
+
+def quoted(value: str) -> str:
+    """The value of an override that is this text, whatever its characters."""
+    if "/" in value and re.fullmatch(r"[\w./-]+", value, re.ASCII):  # a usual path, which is no number
+        return value
+    return "'" + re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + ("\\'" if m[2] else ""), value) + "'"
 
 
 def trusted(overrides: Sequence[str]) -> frozenset[str]:

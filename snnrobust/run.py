@@ -152,8 +152,7 @@ def _trained(
 ) -> tuple[Checkpoint, dict[str, float]]:
     """The checkpoint, from a training if there is none yet, with its weights in `model`; and the seconds it took."""
     path = job.checkpoint or job.home / CHECKPOINT
-    new = job.kind == "train" and (job.config["force"] or not path.exists())
-    if new:
+    if job.kind == "train" and (job.config["force"] or not path.exists()):
         refuse_imported(job.config)
         _forget(job.home)
         checkpoint = _train(experiment, model, splits, job, tracked, display)
@@ -167,8 +166,9 @@ def _trained(
         spent = {}
         log.info("using %s, trained in %.1f s here", path, checkpoint.seconds.get("train", 0))
     checkpoint.restore(model, path)
-    if new:
-        _store_sparse(model, path.with_name(SPARSE_WEIGHTS))
+    sparse = path.with_name(SPARSE_WEIGHTS)
+    if job.kind == "train" and not sparse.exists():  # nor is it there if the run was killed in between
+        _store_sparse(model, sparse)
     return checkpoint, spent
 
 

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from snnrobust.config import Composed, compose, compose_plain, groups
 from snnrobust.identity import TRAINING_KEYS
 from snnrobust.job import Job
-from snnrobust.overrides import parse, place, touched
+from snnrobust.overrides import parse, place, quoted, touched
 from snnrobust.saved import checkpoint_of, config_beside, read_yaml, reference_to
 from snnrobust.schema import ConfigError, unknown
 
@@ -120,7 +120,9 @@ def _said(conversion: _Conversion, words: Iterable[str]) -> _Said:
     Raises:
         ConfigError: if a word is of one stage, and does not say which.
     """
-    shared, judging, single = [], [], {name: [] for name in conversion.stages}
+    shared: list[str] = []
+    judging: list[str] = []
+    single: dict[str, list[str]] = {name: [] for name in conversion.stages}
     given: dict[str, Path] = {}
     for override in parse([*words]):
         line, where = str(override.input_line), place(override)
@@ -159,21 +161,24 @@ def _make(
     if name in under_way:
         raise ConfigError(f"conversion.stages.{name}: begins with itself; allowed: another stage")
     needed = {"start.source": stage.source}
-    if name == conversion.result:
+    if name == conversion.result and _within_reach(stage.reference, conversion, typed.given):
         needed["reference"] = stage.reference
+    words = _words(name, conversion, named, typed)
+    said = {place(override) for override in parse(words)}
     runs: dict[str, dict[str, Any]] = {}
     for key, other in needed.items():
+        if key in said:  # as reference=RUN, or null
+            continue
         if other is not None and other not in conversion.stages:
             raise ConfigError(f"conversion.stages.{name}: got {other}; allowed: {', '.join(conversion.stages)}")
         if other is not None:
             runs[key] = _make(other, conversion, named, typed, made, name, *under_way)
-    words = _words(name, conversion, named, typed)
-    pinned = [f"{key}={{{','.join(f'{k}:{v!r}' for k, v in run.items())}}}" for key, run in runs.items()]
+    pinned = [f"{key}={{{','.join(f'{k}:{quoted(v)}' for k, v in run.items())}}}" for key, run in runs.items()]
     try:
         composed = _composed((*words, *pinned))
     except ConfigError as error:
         raise ConfigError("\n".join(f"{name}: {line}" for line in str(error).splitlines())) from error
-    overrides = (*words, *(f"{key}={run['path']}" for key, run in runs.items()))
+    overrides = (*words, *(f"{key}={quoted(run['path'])}" for key, run in runs.items()))
     made[name] = Planned(name, Job(composed.config, composed.choices, overrides, "train", None, None))
     return _reference(made[name].job)
 
@@ -182,6 +187,15 @@ def _make(
 def _composed(words: tuple[str, ...]) -> Composed:
     """The conversions of a sweep share stages."""
     return compose("config", words)
+
+
+def _within_reach(reference: str | None, conversion: _Conversion, given: Mapping[str, Path]) -> bool:
+    """False where the command begins with a run that the reference does not come from: none is made for it alone."""
+    lineage: set[str] = set()
+    while reference is not None and reference in conversion.stages and reference not in lineage:
+        lineage.add(reference)
+        reference = conversion.stages[reference].source
+    return not given or bool(given.keys() & lineage)
 
 
 def _reference(job: Job) -> dict[str, Any]:
@@ -201,7 +215,7 @@ def _words(name: str, conversion: _Conversion, named: _Said, typed: _Said) -> li
         for later in (its.words, its.more, named.single[stage], typed.single[stage]):
             words = followed(words, later)
     judged = (*named.judging, *typed.judging) if name == conversion.result else ("suite=quick",)
-    for later in (named.shared, [*_of_given(typed)], typed.shared, judged):
+    for later in (named.shared, tuple(_of_given(typed)), typed.shared, judged):
         words = followed(words, later)
     return words
 

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import model_validator
+
+from sweeps.declarations import Strict, read_as
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Tuning(_Strict):
+class Tuning(Strict):
     """One setting that is chosen on validation data, of the first seed, per dataset.
 
     Args:
@@ -27,7 +24,7 @@ class Tuning(_Strict):
     against: str | None = None
 
 
-class Contender(_Strict):
+class Contender(Strict):
     """One row of the table.
 
     Args:
@@ -45,7 +42,7 @@ class Contender(_Strict):
     datasets: tuple[str, ...] | None = None
 
 
-class Comparison(_Strict):
+class Comparison(Strict):
     """A table of contenders on several datasets.
 
     Args:
@@ -105,13 +102,4 @@ def read(path: Path) -> Comparison:
     Raises:
         ValueError: in one line, if it is absent or not in order.
     """
-    try:
-        return Comparison.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise ValueError(f"{path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path}: no yaml: {' '.join(str(error).split())}") from error
-    except ValidationError as error:
-        detail = error.errors()[0]
-        where = "".join(f"{part}: " for part in [".".join(map(str, detail["loc"]))] if part)
-        raise ValueError(f"{path}: {where}{detail['msg'].removeprefix('Value error, ')}") from error
+    return read_as(Comparison, path)

@@ -39,23 +39,33 @@ def run_all(wanted: Sequence[tuple[str, Overrides]], workers: int) -> list[str]:
     """
     missing = [(name, overrides) for name, overrides in wanted if results(overrides) is None]
     print(f"{len(wanted)} runs, {len(wanted) - len(missing)} on record", flush=True)
+    return processes([(name, ("train", *overrides)) for name, overrides in missing], workers)
+
+
+def processes(commands: Sequence[tuple[str, Sequence[str]]], workers: int) -> list[str]:
+    """Runs `snnrobust` with the words of each command, and returns one line per failure.
+
+    Args:
+        commands: a name and the words of each.
+        workers: processes at a time.
+    """
     failures: list[str] = []
     start = time.perf_counter()
 
-    def one(number: int, name: str, overrides: Overrides) -> None:
-        command = [sys.executable, "-m", "snnrobust", "train", *overrides]
+    def one(number: int, name: str, words: Sequence[str]) -> None:
+        command = [sys.executable, "-m", "snnrobust", *words]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         began = time.perf_counter()
         done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
         took = f"{time.perf_counter() - began:.0f} s, {(time.perf_counter() - start) / 60:.0f} min in all"
         if done.returncode == 0:
-            print(f"[{number}/{len(missing)}] {name}: {took}", flush=True)
+            print(f"[{number}/{len(commands)}] {name}: {took}", flush=True)
             return
         lines = [line for line in done.stderr.splitlines() if line.strip()]
         failures.append(f"{name}: {lines[-1] if lines else f'exit status {done.returncode}'}")
-        print(f"[{number}/{len(missing)}] {failures[-1]}", flush=True)
+        print(f"[{number}/{len(commands)}] {failures[-1]}", flush=True)
 
     with ThreadPoolExecutor(workers) as pool:
-        for future in [pool.submit(one, i, *run) for i, run in enumerate(missing, 1)]:
+        for future in [pool.submit(one, i, *run) for i, run in enumerate(commands, 1)]:
             future.result()
     return failures

@@ -129,7 +129,7 @@ def science(record: Record, attacks: frozenset[str]) -> dict[str, Any]:
     _flatten("", {**record.config, "attacks": chosen_attacks}, flat)
     chosen = {k: v for k, v in record.choices.items() if not k.startswith(NOT_SCIENCE_GROUPS)}
     kept = {k: v for k, v in flat.items() if k not in NOT_SCIENCE and not k.startswith(("tracker.", "suite."))}
-    return {k: v for k, v in kept.items() if not (k.startswith("attacks.") and k.endswith(".seed"))} | chosen
+    return {k: v for k, v in kept.items() if not k.endswith(".seed")} | chosen  # attacks and defences repeat the seed
 
 
 def _flatten(prefix: str, node: Any, flat: dict[str, Any]) -> None:

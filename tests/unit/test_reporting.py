@@ -76,6 +76,15 @@ def labels(root):
     return [dict(setting.labels) for setting in settings_of(collect([root]).records)]
 
 
+def test_parts_that_repeat_the_seed_of_their_run_tell_no_settings_apart(tmp_path):
+    for seed in (0, 1):
+        its = content(seed=seed)
+        its["config"] |= {"defence": {"beta": 2, "attack": {"steps": 10, "seed": seed}}}
+        put(tmp_path / str(seed), its)
+    (setting,) = settings_of(collect([tmp_path]).records)
+    assert setting.seeds == (0, 1)
+
+
 def test_mean_and_sample_deviation_over_seeds_are_those_worked_out_by_hand(tmp_path):
     summary = summarise(collect([sweep(tmp_path)]))
     estimates = [e for setting in summary.settings if (e := setting.estimate("pgd_accuracy"))]

@@ -58,7 +58,7 @@ def test_every_stage_of_every_conversion_composes(word):
 def test_every_way_of_pruning_composes(pruning):
     job = stages(DIGITS, f"conversion.pruning={pruning}", "conversion.result=pruned")["pruned"]
     assert job.choices["start"] == pruning
-    assert "training" not in job.config["start"] or job.config["start"]["training"]["epochs"] == 8
+    assert "training" not in job.config["start"] or job.config["start"]["training"]["epochs"] == 10
 
 
 def test_the_stages_of_the_paper_in_order():
@@ -136,7 +136,7 @@ def test_a_conversion_may_begin_with_a_run_of_ones_own(ann):
     for job in made.values():
         assert (job.config["seed"], job.config["model"]["hidden"]) == (7, 48)
         assert job.config["model"]["channels"] == [32, 64]  # of the experiment: the run says nothing of it
-    assert made["snn"].config["training"]["epochs"] == 15  # training settings are not taken over
+    assert made["snn"].config["training"]["epochs"] == 10  # training settings are not taken over
 
 
 def test_what_is_typed_goes_before_what_the_run_says(ann):
