@@ -7,10 +7,10 @@ READY := $(VENV)/.ready
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo results defences defences-quick test test-long check format bench lock clean
+.PHONY: help setup demo results defences defences-quick sparse-connectivity sparse-connectivity-quick test test-long check format bench lock clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-25s %s\n", $$1, $$2}'
 
 setup: $(READY) ## make .venv with the pinned dependencies (once)
 
@@ -48,6 +48,13 @@ defences: setup ## compare all defences on two datasets; writes sweeps/defences.
 
 defences-quick: setup ## the same under PGD-10 alone
 	$(BIN)/python -m sweeps.compare sweeps/defences.yaml --jobs $(JOBS) --quick
+
+SPARSE := $(BIN)/python -m sweeps.sparse sweeps/sparse_connectivity.yaml --jobs $(JOBS)
+sparse-connectivity: setup ## compare sparse networks, converted and trained end to end (hours; JOBS=2 processes)
+	$(SPARSE)
+
+sparse-connectivity-quick: setup ## the same on the digits, for one seed
+	$(SPARSE) --datasets digits --seeds 0
 
 test: setup ## the test suite (about 12 minutes)
 	$(BIN)/python -m pytest -m "not long"

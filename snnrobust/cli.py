@@ -154,10 +154,10 @@ def evaluate(arguments: list[str]) -> int:
 
 
 def _evaluate_run(flags: list[str], overrides: list[str], given: list[str]) -> int:
-    """The overrides of each model's own run are replayed first; later ones win."""
+    """The overrides of each model's own run are replayed first; later ones win. What it began with may be gone."""
     from snnrobust.launch import launch
-    from snnrobust.overrides import expand
-    from snnrobust.saved import checkpoint_of, read_yaml
+    from snnrobust.overrides import expand, quoted, referring, replayed
+    from snnrobust.saved import checkpoint_of, config_beside, read_yaml
 
     others = [o for o in overrides if o not in given]
     _refuse_training_keys(others)
@@ -165,7 +165,9 @@ def _evaluate_run(flags: list[str], overrides: list[str], given: list[str]) -> i
     for (checkpoint,) in expand(given) if "," in given[0] or "(" in given[0] else [given]:
         path = checkpoint_of("checkpoint", checkpoint.removeprefix("checkpoint=").strip("'\""))
         earlier = read_yaml("checkpoint", path.parent / "overrides.yaml")
-        command = [*flags, *others, f"checkpoint='{path}'"]
+        source = (config_beside("checkpoint", path).get("start") or {}).get("source")
+        earlier = earlier if source is None else replayed(earlier, [referring("start.source", source)])
+        command = [*flags, *others, f"checkpoint={quoted(str(path))}"]
         status = max(status, launch("evaluate", "evaluate", command, replay=earlier))
     return status
 

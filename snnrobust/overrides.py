@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -51,14 +52,18 @@ def parse(overrides: Sequence[str]) -> list[Override]:
     Raises:
         ConfigError: if one cannot be read.
     """
-    parsed = []
-    for text in overrides:
-        try:
-            parsed += OverridesParser.create().parse_overrides([text])
-        except HydraException as error:
-            detail = str(error.__cause__ or error).splitlines()[0]
-            raise ConfigError(f"{text}: cannot be read ({detail}); allowed: key=value") from error
-    return parsed
+    return [_parsed(text) for text in overrides]
+
+
+@cache
+def _parsed(text: str) -> Override:
+    """Kept, since the jobs of a sweep share most of their overrides."""
+    try:
+        (override,) = OverridesParser.create().parse_overrides([text])
+    except HydraException as error:
+        detail = str(error.__cause__ or error).splitlines()[0]
+        raise ConfigError(f"{text}: cannot be read ({detail}); allowed: key=value") from error
+    return override
 
 
 def quoted(value: str) -> str:
@@ -66,6 +71,12 @@ def quoted(value: str) -> str:
     if "/" in value and re.fullmatch(r"[\w./-]+", value, re.ASCII):  # a usual path, which is no number
         return value
     return "'" + re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + ("\\'" if m[2] else ""), value) + "'"
+
+
+def referring(key: str, run: Mapping[str, str]) -> str:
+    """The override that gives a run as configs refer to it (`saved.reference_to`): it need not be there any more."""
+    inside = ",".join(f"{name}:{quoted(value)}" for name, value in run.items())
+    return f"{key}={{{inside}}}"
 
 
 def trusted(overrides: Sequence[str]) -> frozenset[str]:

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from snnrobust.config import Composed, compose, compose_plain, groups
 from snnrobust.identity import TRAINING_KEYS
 from snnrobust.job import Job
-from snnrobust.overrides import parse, place, quoted, touched
+from snnrobust.overrides import parse, place, quoted, referring, touched
 from snnrobust.saved import checkpoint_of, config_beside, read_yaml, reference_to
 from snnrobust.schema import ConfigError, unknown
 
@@ -91,7 +91,7 @@ def plan(words: Sequence[str]) -> list[Planned]:
         pruning = re.search(r"'conversion\.scores\.(.*)' not found", str(error))
         if pruning is None:
             raise
-        raise ConfigError(f"conversion.pruning: got {pruning[1]}; allowed: what conversion.scores has") from error
+        raise ConfigError(f"conversion.pruning: got {pruning[1]}; allowed: magnitude, hydra, harp") from error
     conversion = _read(composed["conversion"])
     named = _said(conversion, composed["settings"])
     typed = _said(conversion, [word for word in words if word not in own])
@@ -173,7 +173,7 @@ def _make(
             raise ConfigError(f"conversion.stages.{name}: got {other}; allowed: {', '.join(conversion.stages)}")
         if other is not None:
             runs[key] = _make(other, conversion, named, typed, made, name, *under_way)
-    pinned = [f"{key}={{{','.join(f'{k}:{quoted(v)}' for k, v in run.items())}}}" for key, run in runs.items()]
+    pinned = [referring(key, run) for key, run in runs.items()]
     try:
         composed = _composed((*words, *pinned))
     except ConfigError as error:

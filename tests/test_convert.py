@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,8 +17,8 @@ from tests.test_end_to_end import command, done
 
 SMALL = (
     "experiment=digits_sparse", "model.channels=[4,8]", "model.hidden=16", "ann.training.epochs=2", "device=cpu",
-    "conversion.scores.hydra=['start.training.epochs=1']", "tuned.training.epochs=1", "snn.training.epochs=1", "conversion.steps=4",
-    "converted.start.steps=10", "converted.start.batches=2", "conversion.sparsity=0.8",
+    "conversion.scores.hydra=['start.training.epochs=1']", "tuned.training.epochs=1", "snn.training.epochs=1",
+    "conversion.steps=4", "converted.start.steps=10", "converted.start.batches=2", "conversion.sparsity=0.8",
 )  # fmt: skip
 
 
@@ -126,8 +127,8 @@ def test_a_stage_by_hand_is_the_stage_of_the_command(whole):
     words, homes, _ = whole
     shown = done("convert", *words, "--cfg", "job").out.splitlines()
     (line,) = [shown[i + 1] for i, text in enumerate(shown) if text.startswith("# tuned:")]
-    assert "recorded earlier" in done(*line.split()[1:]).out
-    assert str(homes["tuned"]) in done(*line.split()[1:]).out
+    assert "recorded earlier" in done(*shlex.split(line)[1:]).out
+    assert str(homes["tuned"]) in done(*shlex.split(line)[1:]).out
 
 
 def test_it_begins_with_a_run_and_ends_with_any_stage(whole, tmp_path):
@@ -142,12 +143,13 @@ def test_it_begins_with_a_run_and_ends_with_any_stage(whole, tmp_path):
 
 def test_the_result_can_be_evaluated_when_its_sources_are_gone(whole, tmp_path):
     _, homes, _ = whole
-    moved = homes["snn"].rename(tmp_path / "moved")
+    away = {stage: homes[stage].rename(tmp_path / stage) for stage in ("converted", "dense_snn", "snn")}
     try:
-        out = done("evaluate", f"checkpoint={moved}", "threat.eps=0.02", "reference=null").out
+        out = done("evaluate", f"checkpoint={away['snn']}", "threat.eps=0.02", "reference=null").out
         assert "energy_ratio" in out
     finally:
-        moved.rename(homes["snn"])
+        for stage, home in away.items():
+            home.rename(homes[stage])
 
 
 @pytest.mark.parametrize("result", ["static_random", "static_ann", "rewired"])

@@ -17,6 +17,7 @@ from snnrobust.randomness import generator
 from snnrobust.settings import Percentage, Positive, PositiveInt
 from snnrobust.spiking.activation import ReLU
 from snnrobust.spiking.classifier import SpikingClassifier
+from snnrobust.spiking.encoder import Encoder, Frames
 from snnrobust.spiking.neuron import Neuron
 from snnrobust.spiking.neurons.trainable_threshold import TrainableThreshold
 from snnrobust.spiking.synapses import densities, sparsity, synapses
@@ -58,6 +59,7 @@ class Converted(Start):
     def begin(self, model: SpikingClassifier, ground: Ground) -> Mapping[str, Any]:
         neurons = _neurons(model)
         _refuse_misfit(neurons, self.source)
+        _refuse_other_frames(model.encoder, self.source.encoder)
         x = self._inputs(ground.train, ground.seed)
         copied(model, self.source)
         with following(model, self.source, x) as biases:
@@ -102,3 +104,12 @@ def _refuse_misfit(neurons: Mapping[str, TrainableThreshold], source: SpikingCla
     if analog != neurons.keys():
         name = min(analog ^ neurons.keys())
         raise ValueError(f"start.source: of another architecture (neurons at {name}); allowed: runs of the same model")
+
+
+def _refuse_other_frames(own: Encoder, theirs: Encoder) -> None:
+    """A recording is as many frames as the encoder has steps; the source is shown the same ones."""
+    if isinstance(own, Frames) and isinstance(theirs, Frames) and own.steps != theirs.steps:
+        raise ValueError(
+            f"encoder.steps: got {own.steps}, and the source was trained on {theirs.steps} frames of each recording; "
+            "allowed with events: the same"
+        )

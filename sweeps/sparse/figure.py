@@ -41,8 +41,10 @@ def draw(results: Results) -> bytes:
             _against_sparsity(line[0], results, dataset)
             _against_energy(line[1], results, dataset)
         handles: dict[str, Any] = {}
-        for axes in grid.flat:
-            handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True)) | handles
+        for handle, label in (
+            pair for axes in grid.flat for pair in zip(*axes.get_legend_handles_labels(), strict=True)
+        ):
+            handles.setdefault(label, handle)
         figure.legend(
             handles.values(),
             handles.keys(),
@@ -65,11 +67,6 @@ def lines(part: Part) -> Iterator[list[Network]]:
 def _against_sparsity(axes: Axes, results: Results, dataset: str) -> None:
     """Worst case; the axis is logarithmic in the share of weights that are there."""
     part = results.table.datasets[dataset]
-    dense = results.estimate(dataset, DENSE, "worst")
-    if dense is not None:
-        level, spread = 100 * dense.mean, 100 * (dense.std or 0.0)
-        axes.axhline(level, color="black", lw=0.8, label=DENSE.label)
-        axes.axhspan(level - spread, level + spread, color="black", alpha=0.1, lw=0)
     for networks in lines(part):
         found = _known(results, dataset, networks, "worst")
         if not found:
@@ -81,6 +78,11 @@ def _against_sparsity(axes: Axes, results: Results, dataset: str) -> None:
         axes.plot(across, means, **style, label=networks[0].label)
         low, high = ([m + sign * s for m, s in zip(means, spreads, strict=True)] for sign in (-1, 1))
         axes.fill_between(across, low, high, color=style["color"], alpha=0.12, lw=0)
+    dense = results.estimate(dataset, DENSE, "worst")
+    if dense is not None:
+        level, spread = 100 * dense.mean, 100 * (dense.std or 0.0)
+        axes.axhline(level, color="black", lw=0.8, label=DENSE.label)
+        axes.axhspan(level - spread, level + spread, color="black", alpha=0.1, lw=0)
     places = [_place(network) for network in next(lines(part))]
     axes.set_xticks(places, [network.share for network in next(lines(part))])
     axes.set_xlim(min(places) - 0.1, max(places) + 0.1)
@@ -93,7 +95,8 @@ def _against_energy(axes: Axes, results: Results, dataset: str) -> None:
     """Worst case against what is saved: the upper right is where to be."""
     dense = results.estimate(dataset, DENSE, "worst")
     if dense is not None:
-        axes.plot(1, 100 * dense.mean, "*", color="black", ms=9, label=None)
+        axes.plot(1, 100 * dense.mean, "*", color="black", ms=9)
+        axes.annotate("dense", (1, 100 * dense.mean), xytext=(6, 3), textcoords="offset points", fontsize=8)
     for networks in lines(results.table.datasets[dataset]):
         ratios = dict(_known(results, dataset, networks, "energy"))
         found = [(ratios[n], value) for n, value in _known(results, dataset, networks, "worst") if n in ratios]

@@ -79,9 +79,10 @@ def _about_the_tables(results: Results) -> Iterator[str]:
         "Attacks have the l_inf budget of the training. FGSM and PGD-10 of spiking networks: a sample counts as right "
         "that withstands all of 19 gradients (`estimator=nineteen`). Worst case: that withstands both, and noise of "
         "the same size. ANN: PGD-10 with its one exact gradient, before the conversion; **the columns of ANNs and of "
-        "spiking networks are not comparable**. As converted: before the spiking network is trained on. Energy ratio: synaptic operations of the dense conversion of the same seed "
-        "divided by those of the network, with the spikes of each; above 1 is a saving. Densities: share of weights "
-        "that are there, in the layer with the fewest and in the one with the most."
+        "spiking networks are not comparable**. As converted: before the spiking network is trained on. Energy ratio: "
+        "synaptic operations of the dense conversion of the same seed divided by those of the network, with the "
+        "spikes of each; above 1 is a saving. Densities: share of weights that are there, in the layer with the "
+        "fewest and in the one with the most."
     )
 
 
@@ -200,7 +201,11 @@ def _paper(results: Results) -> Iterator[str]:
         for claim in its:
             verdict = f"**{claim.verdict}**" if claim.agrees is False else claim.verdict
             yield _line([claim.what, claim.published, claim.ours, verdict])
-        yield from ("", "Side by side; accuracies as points against the dense conversion:", "")
+        yield from (
+            "",
+            "Side by side; accuracies in points against the dense conversion, over the seeds that both have:",
+            "",
+        )
         yield from _side_by_side(results, dataset)
         yield from ("", *_ahead(results, dataset))
 

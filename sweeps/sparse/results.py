@@ -104,12 +104,19 @@ class Results:
         if own is None:
             return None
         if column == "energy":
-            dense = self.record(dataset, DENSE, seed)
-            return dense and float(dense["metrics"]["synaptic_operations"] / own["metrics"]["synaptic_operations"])
+            return _ratio(self.record(dataset, DENSE, seed), own)
         if column in ("least_density", "largest_density"):
             densities = own["layers"]["density"].values()
             return float(min(densities) if column == "least_density" else max(densities))
         return float(own["metrics"][METRICS[column]])
+
+
+def _ratio(dense: Record | None, own: Record) -> float | None:
+    """Of synaptic operations; a network without any spike has none."""
+    operations = own["metrics"]["synaptic_operations"]
+    if dense is None or operations == 0:
+        return None
+    return float(dense["metrics"]["synaptic_operations"] / operations)
 
 
 def load(table: Table) -> Results:

@@ -26,7 +26,7 @@ from snnrobust.regularizers.none import NoRegularizer
 from snnrobust.schema import ConfigError
 from snnrobust.spiking.activation import ReLU
 from snnrobust.spiking.classifier import Normalize, SpikingClassifier
-from snnrobust.spiking.encoder import Direct
+from snnrobust.spiking.encoder import Direct, Frames
 from snnrobust.spiking.neuron import LIF
 from snnrobust.spiking.neurons.trainable_threshold import TrainableThreshold
 from snnrobust.spiking.surrogate import triangle
@@ -199,6 +199,10 @@ def test_others_are_refused_in_one_line():
         start.begin(spiking(deeper), ground())
     with pytest.raises(ValueError, match=r"^start\.source: of another architecture \(.* is \[12, 24\] instead of"):
         start.begin(spiking(partial(ConvNet, channels=(4, 6), hidden=13)), ground())
+    analog, model = copy.deepcopy(ann()), spiking()
+    analog.encoder, model.encoder = Frames(1), Frames(8)
+    with pytest.raises(ValueError, match=r"^encoder\.steps: got 8, and the source was trained on 1 frames of each"):
+        Converted(analog, **SMALL).begin(model, ground())
 
 
 @pytest.mark.parametrize(

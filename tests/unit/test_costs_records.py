@@ -1,10 +1,12 @@
 """Costs where users meet them: in the files of a run, the terminal, the tracker and the report."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from snnrobust import compressed
 from snnrobust.cli import main
@@ -97,6 +99,32 @@ def test_absent_connections_take_no_place_on_the_disk(runs):
     assert compressed.same_bits(compressed.read(runs["sparse"] / file), state)
     sizes = [results(runs[name])["metrics"]["stored_bytes"] for name in ("sparse", "dense")]
     assert sizes[0] < sizes[1]
+
+
+def test_a_run_that_was_killed_before_its_sparse_file_was_written_gets_it_later(runs, tmp_path):
+    home = tmp_path / runs["sparse"].name
+    shutil.copytree(runs["sparse"], home)
+    for name in ("weights.sparse.safetensors", "results.json"):
+        (home / name).unlink()
+    said = [word for word in yaml.safe_load((home / "overrides.yaml").read_text()) if not word.startswith("runs=")]
+    assert main(["train", *said, f"runs={tmp_path}"]) == 0
+    assert (home / "results.json").exists()
+    assert compressed.same_bits(
+        compressed.read(home / "weights.sparse.safetensors"), Checkpoint.load(home / "checkpoint.pt").state
+    )
+
+
+def test_an_evaluation_does_not_need_the_run_that_the_weights_began_with(runs, tmp_path):
+    away = tmp_path / "away"
+    runs["dense"].rename(away)
+    try:
+        again = ["evaluate", f"checkpoint={runs['sparse']}", "threat.eps=0.02", f"reference={away}", "tracker=none"]
+        assert main(again) == 0
+    finally:
+        away.rename(runs["dense"])
+    (made,) = runs["sparse"].glob("*/results.json")
+    assert json.loads(made.read_text())["training_signature"] == results(runs["sparse"])["training_signature"]
+    shutil.rmtree(made.parent)
 
 
 def test_the_terminal_shows_costs_where_they_tell_something(runs):

@@ -8,7 +8,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 
 from snnrobust.config import VERSION_BASE, folder, prepare
-from snnrobust.overrides import deferred, expand, touched
+from snnrobust.overrides import deferred, expand, parse, quoted, referring, touched
 
 SWEEPS = [
     ["defence=adversarial,trades", "defence.attack.steps=5", "seed=1"],
@@ -56,3 +56,24 @@ def test_a_group_counts_where_it_goes_not_by_its_name():
         "dataset.root=/tmp",
     ]
     assert [*touched([*of_training, *others], ["defence", "training", "dataset"], ["dataset.root"])] == of_training
+
+
+TEXTS = [
+    "runs/ab12", "/a b/c", "it's", "it's \"b\"", "a,b=c/x", "a\\'b", "back\\", "a\\\\'", "1e5", "1234567890", "null",
+    "True", "a{b}", "[x]", "~/x", "a:b", ".",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_a_text_is_what_an_override_says_alone_and_in_a_run_that_is_referred_to(text):
+    alone, inside = parse([f"key={quoted(text)}", referring("key", {"path": text, "family": "0e12345678"})])
+    run = inside.value()
+    assert isinstance(run, dict)
+    assert [*map(str, run.values())] == [text, "0e12345678"]
+    for value in (alone.value(), *run.values()):  # a number would be another text where it is written down
+        assert not isinstance(value, int | float | None)
+    assert str(alone.value()) == text
+
+
+def test_a_usual_path_stays_as_it_is():
+    assert quoted("../runs/ab12.x") == "../runs/ab12.x"

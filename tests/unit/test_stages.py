@@ -7,6 +7,7 @@ import yaml
 
 from snnrobust.config import compose, compose_plain, folder
 from snnrobust.identity import training_signature
+from snnrobust.job import Job
 from snnrobust.saved import reference_to
 from snnrobust.schema import ConfigError
 from snnrobust.stages import followed, plan
@@ -47,7 +48,7 @@ def test_there_are_experiments_and_conversions():
 def test_every_stage_of_every_conversion_composes(word):
     node = compose_plain("convert", [word])["conversion"]
     begun = {other for stage in node["stages"].values() for other in (stage.get("from"), stage.get("reference"))}
-    made = {}
+    made: dict[str, Job] = {}
     for result in node["stages"].keys() - begun:
         made |= stages(word, f"conversion.result={result}")
     assert made.keys() == node["stages"].keys()
@@ -143,6 +144,14 @@ def test_what_is_typed_goes_before_what_the_run_says(ann):
     assert {job.config["seed"] for job in stages(DIGITS, f"ann={ann}", "seed=1").values()} == {1}
 
 
+@pytest.mark.parametrize("stage", ["", "snn."])
+def test_a_reference_that_is_given_is_not_made(ann, stage):
+    given = stages(DIGITS, f"{stage}reference={ann}")
+    assert [*given] == ["ann", "pruned", "tuned", "converted", "snn"]
+    assert given["snn"].config["reference"]["path"] == str(ann)
+    assert stages(DIGITS, f"{stage}reference=null")["snn"].config["reference"] is None
+
+
 @pytest.mark.parametrize(
     ("words", "begin"),
     [
@@ -153,7 +162,7 @@ def test_what_is_typed_goes_before_what_the_run_says(ann):
         (["conversion.sparsitty=0.5"], "conversion.sparsitty: unknown key; did you mean sparsity?"),
         (["conversion.result=x"], "conversion.result: got x; allowed: ann, pruned"),
         (["conversion=x"], "conversion: got 'x'; allowed: dense, sparse"),
-        (["conversion.pruning=weights"], "conversion.pruning: got weights"),
+        (["conversion.pruning=weights"], "conversion.pruning: got weights; allowed: magnitude, hydra, harp"),
         (["snnn.training.epochs=3"], "snnn.training.epochs: unknown key; did you mean snn?"),
         (["snn.training.epoch=3"], "dense_snn: training.epoch: unknown key; did you mean epochs?"),
         (["snn.training.epochs=0"], "dense_snn: training.epochs: got 0"),
