@@ -131,8 +131,14 @@ class Experiment:
         if self.start is None:
             return {}
         ground = Ground(
-            *(splits.train, splits.validation, self.dataset.augmentation, self.regularizer, self.defence, self.seed),
-            *(on_epoch, progress),
+            train=splits.train,
+            validation=splits.validation,
+            augmentation=self.dataset.augmentation,
+            regularizer=self.regularizer,
+            defence=self.defence,
+            seed=self.seed,
+            on_epoch=on_epoch,
+            progress=progress,
         )
         with isolated("start", self.seed):
             return self.start().begin(model, ground)
@@ -147,7 +153,12 @@ class Experiment:
         """Trains `model` in place; the selected weights are in the result, not in the model."""
         assert isinstance(self.training, TrainingSettings)
         trainer = Trainer(
-            *(self.training, self.regularizer, self.defence, self.seed, self.dataset.augmentation), self.connectivity
+            settings=self.training,
+            regularizer=self.regularizer,
+            defence=self.defence,
+            seed=self.seed,
+            augmentation=self.dataset.augmentation,
+            connectivity=self.connectivity,
         )
         with isolated("training", self.seed):
             return trainer(model, splits.train, splits.validation, on_epoch, progress)

@@ -17,6 +17,8 @@ EVALUATION_KEYS = ("threat", "estimator", "attacks", "suite", "evaluation", "ref
 """What outcomes depend on beyond the weights. What is absent or null does not count."""
 PLACES = ("root", "download", "cache", "workers")
 """Settings of a dataset that say where things lie and how they come there, which an evaluation may change."""
+REFERRING = ("path", "family", "lineage")
+"""What a config says of a run that it refers to, beside its training signature."""
 NOT_CONTENT = {"dataset": (*PLACES, "eps"), "suite": ("name",), "weights": ("path",)}
 """Where things lie, or names and defaults of values that count elsewhere."""
 
@@ -68,7 +70,7 @@ def _canonical(value: Any) -> Any:
     """Equal numbers look equal: `weight=0` and `weight=0.0` are one run."""
     if isinstance(value, Mapping):
         # A run that is referred to is its training, wherever it lies.
-        left_out = ("path", "family") if "training_signature" in value else ()
+        left_out = REFERRING if "training_signature" in value else ()
         return {str(k): _canonical(v) for k, v in value.items() if k not in left_out}
     if isinstance(value, list | tuple):
         return [_canonical(v) for v in value]

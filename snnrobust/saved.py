@@ -105,7 +105,20 @@ def reference_to(path: Path, config: Mapping[str, Any]) -> dict[str, str]:
         "path": str(path),
         "training_signature": training_signature(config),
         "family": family_signature(config),
+        "lineage": lineage(config),
     }
+
+
+def lineage(config: Mapping[str, Any]) -> str:
+    """How the weights of a run came about, the last step first: `converted hydra 0.9 relu`."""
+    start = config.get("start")
+    if start is None:
+        return str(config["neuron"]["_target_"]).rpartition(".")[2].lower()
+    made = str(start["_target_"]).split(".")[-2]
+    words = [] if made == "weights" else [made]
+    words += [f"{start['sparsity']:g}"] if "sparsity" in start else []
+    words += [start["source"].get("lineage", "")] if "source" in start else []
+    return " ".join(word for word in words if word)
 
 
 def pinned_weights(checkpoint: Any) -> dict[str, str | None]:

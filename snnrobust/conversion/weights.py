@@ -22,10 +22,13 @@ class Weights(Start):
     source: SpikingClassifier
 
     def begin(self, model: SpikingClassifier, ground: Ground) -> Mapping[str, Any]:
+        own = {name: tensor for name, tensor in model.state_dict().items() if name.startswith("normalize.")}
         try:
-            model.load_state_dict(self.source.state_dict())
+            model.load_state_dict(self.source.state_dict() | own)  # the dataset says how its inputs are normalised
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:200]
-            raise ValueError(f"start.source: of another architecture ({reason}); allowed: runs of the same") from error
+            raise ValueError(
+                f"start.source: of another architecture or other neurons ({reason}); allowed: runs of the same"
+            ) from error
         weights = synapses(model)
         return {"sparsity": sparsity(weights), "densities": densities(weights)}

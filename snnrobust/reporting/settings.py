@@ -146,13 +146,14 @@ def varying(contents: Sequence[Mapping[str, Any]]) -> list[str]:
     Left out are: the inner keys of a group, and the choices inside it, as far as its choice explains them (each choice
     has one value); a key with the same values as another one, of which it is a copy (`dataset.steps` is
     `encoder.steps`); and what the keys already taken explain of an attack (its own copy of the budget), of a group
-    inside another, or of a `_target_`.
+    inside another, of a `_target_`, or of the family of a run that is referred to (its lineage).
     """
     keys = dict.fromkeys(key for content in contents for key in content)
     values = {key: [json.dumps(content.get(key)) for content in contents] for key in keys}
     taken: dict[str, list[str]] = {}
     for key in sorted((k for k in keys if len(set(values[k])) > 1), key=_preference):
-        derived = key.startswith("attacks.") or key.endswith("_target_") or "/" in key or key == "estimator"
+        derived = key.startswith("attacks.") or key.endswith(("_target_", ".family")) or "/" in key
+        derived |= key == "estimator"
         explaining = [*taken.values()] if derived else [values[group] for group in _groups(key, keys)]
         if values[key] not in taken.values() and not _explains(explaining, values[key]):
             taken[key] = values[key]

@@ -5,7 +5,8 @@ import copy
 import pytest
 
 from snnrobust.config import compose
-from snnrobust.identity import TRAINING_KEYS, evaluation_signature, training_signature
+from snnrobust.identity import TRAINING_KEYS, evaluation_signature, family_signature, training_signature
+from snnrobust.saved import lineage
 
 # A change here means that every recorded run is orphaned: it is done again under a new name. If it is meant,
 # CHANGELOG.md has to say so.
@@ -158,3 +159,43 @@ def test_weights_made_elsewhere_are_their_content(default):
     others = [foreign(sha256="01"), foreign(stochastic=True), foreign(model={"_target_": "my.Net", "width": 8})]
     others.append(foreign(dataset={**default["dataset"], "split_seed": 1}))
     assert len({training for training, _ in [foreign(), *others]}) == 5
+
+
+def test_a_run_that_is_referred_to_counts_by_its_training_alone(default):
+    other = {"training_signature": "0123456789", "path": "a", "family": "f", "lineage": "hydra 0.9 relu"}
+    start = {"_target_": "snnrobust.conversion.weights.Weights", "source": other}
+    one = training_signature(default | {"start": start})
+    assert one != training_signature(default)
+    for key in ("path", "family", "lineage"):
+        assert one == training_signature(default | {"start": {**start, "source": other | {key: "another"}}})
+    assert one != training_signature(default | {"start": {**start, "source": other | {"training_signature": "x"}}})
+
+
+def test_what_is_null_does_not_count(default):
+    assert training_signature(default | {"start": None, "connectivity": None}) == training_signature(default)
+    assert evaluation_signature(default | {"reference": None}) == evaluation_signature(default)
+
+
+def test_families_leave_out_seeds_and_nothing_else(default):
+    seeded = {**default, "seed": 5, "defence": default["defence"] | {"attack": {"seed": 5}}}
+    plain = {**default, "defence": default["defence"] | {"attack": {"seed": 0}}}
+    assert family_signature(seeded) == family_signature(plain)
+    assert family_signature(default | {"model": {"_target_": "other"}}) != family_signature(default)
+    sources = [{"training_signature": "a", "family": "f"}, {"training_signature": "b", "family": "f"}]
+    starts = [family_signature(default | {"start": {"_target_": "x", "source": source}}) for source in sources]
+    assert starts[0] == starts[1]
+    other = {"_target_": "x", "source": {"training_signature": "a", "family": "g"}}
+    assert family_signature(default | {"start": other}) != starts[0]
+
+
+def test_lineages_say_how_weights_came_about(default):
+    ann = default | {"neuron": {"_target_": "snnrobust.spiking.activation.ReLU"}}
+    assert lineage(ann) == "relu"
+
+    def of(kind, source, **settings):
+        referred = {"training_signature": "x", "lineage": lineage(source)}
+        return default | {"start": {"_target_": f"snnrobust.conversion.{kind}.C", "source": referred, **settings}}
+
+    pruned = of("hydra", ann, sparsity=0.95)
+    converted = of("converted", of("weights", pruned))
+    assert [lineage(c) for c in (pruned, converted)] == ["hydra 0.95 relu", "converted hydra 0.95 relu"]
