@@ -83,15 +83,7 @@ def compose(root: str, overrides: Sequence[str], places: frozenset[str] | None =
     Raises:
         ConfigError: with one line per mistake.
     """
-    prepare()
-    parsed = parse(overrides)
-    for override in parsed:
-        _check_choice(override)
-    with initialize_config_dir(str(folder().resolve()), version_base=VERSION_BASE):
-        chosen = _chosen(root, tuple(str(o.input_line) for o in parsed if _is_group(o)))
-        for override in parsed:
-            _check_key(override, chosen)
-        composed = _compose(root, list(overrides))
+    composed = _checked(root, overrides)
     result = resolved(composed, composed.hydra.runtime.choices)
     check({k: v for k, v in result.config.items() if k != "checkpoint"}, places or trusted(overrides))
     return result
@@ -103,6 +95,22 @@ def compose_plain(root: str, overrides: Sequence[str]) -> dict[str, Any]:
     Raises:
         ConfigError: with one line per mistake.
     """
+    composed = _checked(root, overrides)
+    own = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+    try:
+        content = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(in_one_line(error)) from error
+    assert isinstance(content, dict)
+    return {str(key): value for key, value in content.items()}
+
+
+def _checked(root: str, overrides: Sequence[str]) -> DictConfig:
+    """Composes with overrides whose choices and keys exist.
+
+    Raises:
+        ConfigError: if one does not.
+    """
     prepare()
     parsed = parse(overrides)
     for override in parsed:
@@ -111,14 +119,7 @@ def compose_plain(root: str, overrides: Sequence[str]) -> dict[str, Any]:
         chosen = _chosen(root, tuple(str(o.input_line) for o in parsed if _is_group(o)))
         for override in parsed:
             _check_key(override, chosen)
-        composed = _compose(root, list(overrides))
-    own = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
-    try:
-        content = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
-        raise ConfigError(in_one_line(error)) from error
-    assert isinstance(content, dict)
-    return {str(key): value for key, value in content.items()}
+        return _compose(root, list(overrides))
 
 
 @cache
