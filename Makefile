@@ -56,7 +56,7 @@ sparse-connectivity: setup ## compare sparse networks, converted and trained end
 sparse-connectivity-quick: setup ## the same on the digits, for one seed
 	$(SPARSE) --datasets digits --seeds 0
 
-test: setup ## the test suite (about 12 minutes)
+test: setup ## the test suite (about 15 minutes)
 	$(BIN)/python -m pytest -m "not long"
 
 test-long: setup ## the slow tests too: browser, packaging

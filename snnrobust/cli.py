@@ -157,7 +157,7 @@ def _evaluate_run(flags: list[str], overrides: list[str], given: list[str]) -> i
     """The overrides of each model's own run are replayed first; later ones win. What it began with may be gone."""
     from snnrobust.launch import launch
     from snnrobust.overrides import expand, quoted, referring, replayed
-    from snnrobust.saved import checkpoint_of, config_beside, read_yaml
+    from snnrobust.saved import checkpoint_of, read_yaml, source_beside
 
     others = [o for o in overrides if o not in given]
     _refuse_training_keys(others)
@@ -165,7 +165,7 @@ def _evaluate_run(flags: list[str], overrides: list[str], given: list[str]) -> i
     for (checkpoint,) in expand(given) if "," in given[0] or "(" in given[0] else [given]:
         path = checkpoint_of("checkpoint", checkpoint.removeprefix("checkpoint=").strip("'\""))
         earlier = read_yaml("checkpoint", path.parent / "overrides.yaml")
-        source = (config_beside("checkpoint", path).get("start") or {}).get("source")
+        source = source_beside(path)
         earlier = earlier if source is None else replayed(earlier, [referring("start.source", source)])
         command = [*flags, *others, f"checkpoint={quoted(str(path))}"]
         status = max(status, launch("evaluate", "evaluate", command, replay=earlier))

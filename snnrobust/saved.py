@@ -46,6 +46,17 @@ def config_beside(key: str, checkpoint: Path) -> dict[str, Any]:
     return config
 
 
+def source_beside(checkpoint: Path) -> Mapping[str, str] | None:
+    """The run that the weights of a checkpoint began with, as its config refers to it; None if there is none.
+
+    Raises:
+        ConfigError: if the config is absent or damaged.
+    """
+    config = read_yaml("checkpoint", checkpoint.parent / CONFIG)
+    start = config.get("start") if isinstance(config, dict) else None
+    return start.get("source") if isinstance(start, dict) else None
+
+
 def read_yaml(key: str, path: Path) -> Any:
     """A file that belongs to a run.
 

@@ -10,6 +10,7 @@ import yaml
 from snnrobust.attacks.transfer import Transfer
 from snnrobust.config import build, compose, folder, groups
 from snnrobust.identity import evaluation_signature, training_signature
+from snnrobust.saved import reference_to
 from snnrobust.schema import ConfigError, _evaluate, check_value, parameters_of
 from snnrobust.spiking.classifier import SpikingClassifier
 from snnrobust.training.checkpoint import Checkpoint
@@ -268,8 +269,9 @@ def test_the_source_of_a_transferred_attack_is_a_training_wherever_it_lies(saved
     finally:
         moved.rename(saved)
     here = transferred(saved / "checkpoint.pt")
-    pinned = {"path": str(saved / "checkpoint.pt"), "training_signature": training_signature(default.config)}
+    pinned = reference_to(saved / "checkpoint.pt", default.config)
     assert here["attacks"]["probe"]["source"] == pinned
+    assert pinned["training_signature"] == training_signature(default.config)
     assert signatures(here) == signatures(there)
     path = saved / "config.yaml"
     before = path.read_text()

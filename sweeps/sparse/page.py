@@ -94,10 +94,25 @@ def _about(results: Results, dataset: str) -> Iterator[str]:
             samples, eps = record["samples"], record["config"]["threat"]["eps"]
             yield (
                 f"{samples['train']:,} training and {samples['test']:,} test samples, one of which is "
-                f"{100 / samples['test']:.2f} points; budget {_budget(eps)}."
+                f"{100 / samples['test']:.2f} points; budget {_budget(eps)}. {_lengths(results, dataset)}"
             )
             yield ""
             return
+
+
+LENGTHS = {"ann": "ANN", "tuned": "pruned ANN", "snn": "converted network", "static_random": "from scratch"}
+"""Stages that train, and what they are called."""
+
+
+def _lengths(results: Results, dataset: str) -> str:
+    """How long and how fast each stage trained, as the runs have recorded it."""
+    found: dict[str, str] = {}
+    for (name, _, _), stages in results.found.items():
+        for stage, record in stages.items() if name == dataset else ():
+            if record is not None and stage in LENGTHS:
+                its = record["config"]["training"]
+                found[stage] = f"{LENGTHS[stage]} {its['epochs']} at {its['optimizer']['lr']:g}"
+    return f"Epochs and learning rates: {', '.join(found[stage] for stage in LENGTHS if stage in found)}."
 
 
 def _budget(eps: float) -> str:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from snnrobust.spiking import neuron as neurons
+from snnrobust.spiking import kernels
 from snnrobust.spiking.neurons.trainable_threshold import TrainableThreshold
 from snnrobust.spiking.pooled import Chain
 from snnrobust.spiking.surrogate import atan, triangle
@@ -69,9 +69,14 @@ def test_by_hand():
 
 def test_the_compiled_kernels_are_what_trains(monkeypatch):
     layer = made(None, False, False, "hard")
-    used = []
-    kernel = neurons.kernels.through_time
-    monkeypatch.setattr(neurons.kernels, "through_time", lambda *a: used.append(1) or kernel(*a))
+    used: list[int] = []
+    kernel = kernels.through_time
+
+    def counting(*arguments):
+        used.append(1)
+        return kernel(*arguments)
+
+    monkeypatch.setattr(kernels, "through_time", counting)
     gradients(layer, draws(4, 3, 5), draws(4, 3, 5, seed=1))
     assert used == [1]
 
