@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from snnrobust import __version__
-from snnrobust.cli import USAGE
 from snnrobust.config import groups
+from snnrobust.usage import USAGE
 
 PYTHON = [sys.executable, "-m", "snnrobust"]
 

@@ -28,7 +28,7 @@ LAYERS = (
     {"estimators"},
     {"models", "data", "foreign", "compressed"},
     {"spiking", "threat", "flips", "randomness", "traceless"},
-    {"settings", "schema", "trainable", "check", "identity", "job", "saved", "files", "environment"},
+    {"settings", "schema", "trainable", "check", "identity", "job", "saved", "files", "environment", "usage"},
     {"__init__"},
 )
 LIGHT = LAYERS[-2]

@@ -54,7 +54,7 @@ def record(pgd: float, operations: float = 100.0, clean: float = 0.95, name: str
         "flags": [{"name": flag} for flag in flags],
         "durations": {"train": 1800.0},
         "samples": {"train": 1000, "test": 200},
-        "config": {"threat": {"eps": 8 / 255}},
+        "config": {"threat": {"eps": 8 / 255}, "training": {"epochs": 12, "optimizer": {"lr": 0.01}}},
         "git": {"commit": f"{name:0>10}ffff", "dirty": False},
         "hardware": {"cpu": "a CPU"},
         "versions": {"torch": "2"},
@@ -181,7 +181,8 @@ def test_the_page_says_what_is_there_and_what_is_missing():
         "3 of 66 networks, 2 runs with their earlier stages, 1.0 hours of one core (a CPU, torch 2, 2025-01-02)" in said
     )
     assert "commits 000000000a, 000000000b. The table mixes commits" in said
-    assert "1,000 training and 200 test samples, one of which is 0.50 points; budget 8/255." in said
+    assert "1,000 training and 200 test samples, one of which is 0.50 points; budget 8/255. Epochs" in said
+    assert "Epochs and learning rates: pruned ANN 12 at 0.01, converted network 12 at 0.01." in said
     assert (
         "| 0% | converted, dense |  |  |  | 95.0 ± 0.0 | 85.0 ± 7.1 | 85.0 ± 7.1 | 85.0 ± 7.1 | 85.0 ± 7.1 | 2 |"
         in said
