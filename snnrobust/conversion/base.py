@@ -12,6 +12,7 @@ from snnrobust.data.dataset import Split
 from snnrobust.regularizers.base import Regularizer
 from snnrobust.spiking.classifier import SpikingClassifier
 from snnrobust.spiking.neuron import Neuron
+from snnrobust.spiking.synapses import densities, sparsity, synapses
 from snnrobust.training.defences.base import Defence
 from snnrobust.training.loop import Progress, silent
 from snnrobust.training.scores import Epoch
@@ -78,6 +79,12 @@ def copied(model: SpikingClassifier, source: SpikingClassifier) -> None:
             shapes = f"{[*theirs[name].shape]} instead of {[*tensor.shape]}"
             raise ValueError(f"start.source: of another architecture ({name} is {shapes}); allowed: the same model")
     model.load_state_dict(theirs, strict=False)
+
+
+def described(model: SpikingClassifier) -> dict[str, Any]:
+    """What the record of a start says of the connections of a model."""
+    weights = synapses(model)
+    return {"sparsity": sparsity(weights), "densities": densities(weights)}
 
 
 def _of_layers(model: SpikingClassifier) -> dict[str, Any]:

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from snnrobust.conversion.base import Ground, Start
+from snnrobust.conversion.base import Ground, Start, described
 from snnrobust.conversion.connections import apply_connections
 from snnrobust.spiking.classifier import SpikingClassifier
-from snnrobust.spiking.synapses import densities, sparsity, synapses
+from snnrobust.spiking.synapses import synapses
 
 
 @dataclass(frozen=True)
@@ -38,4 +38,4 @@ class ConnectivityOf(Start):
                 raise ValueError(f"start.source: of another architecture ({name} is {shapes}); allowed: the same model")
         for name, weight in weights.items():
             apply_connections(weight, theirs[name].detach().to(weight.device) != 0, self.rescale)
-        return {"sparsity": sparsity(weights), "densities": densities(weights)}
+        return described(model)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from snnrobust.conversion.base import Ground, Start, copied
+from snnrobust.conversion.base import Ground, Start, copied, described
 from snnrobust.conversion.biases import following
 from snnrobust.conversion.calibration import Calibration, calibrated, estimate_statistics
 from snnrobust.data.dataset import Split
@@ -20,7 +20,6 @@ from snnrobust.spiking.classifier import SpikingClassifier
 from snnrobust.spiking.encoder import Encoder, Frames
 from snnrobust.spiking.neuron import Neuron
 from snnrobust.spiking.neurons.trainable_threshold import TrainableThreshold
-from snnrobust.spiking.synapses import densities, sparsity, synapses
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,6 @@ class Converted(Start):
             for name, threshold in scaled.items():
                 nn.init.constant_(neurons[name].threshold, threshold)
             estimate_statistics(model, x)
-        weights = synapses(model)
         return {
             "samples": len(x),
             "percentiles": {name: level.percentile for name, level in levels.items()},
@@ -76,8 +74,7 @@ class Converted(Start):
             "at_minimum": [name for name, threshold in scaled.items() if threshold == neurons[name].minimum],
             "silent": [name for name, level in levels.items() if level.highest <= 0],
             "biases": biases,
-            "sparsity": sparsity(weights),
-            "densities": densities(weights),
+            **described(model),
         }
 
     def _inputs(self, train: Split, seed: int) -> Tensor:

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from snnrobust.conversion.base import Ground, Start
+from snnrobust.conversion.base import Ground, Start, described
 from snnrobust.conversion.learning import learn
-from snnrobust.conversion.masks import connections, described
+from snnrobust.conversion.masks import connections
 from snnrobust.conversion.quotas import remaining
 from snnrobust.conversion.shares import Shares
 from snnrobust.conversion.weights import Weights

@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
-from snnrobust.conversion.base import Ground, Start
+from snnrobust.conversion.base import Ground, Start, described
 from snnrobust.conversion.learning import learn
-from snnrobust.conversion.masks import connections, described, uniform
+from snnrobust.conversion.masks import connections, uniform
 from snnrobust.conversion.scores import Chosen, Quotas
 from snnrobust.conversion.weights import Weights
 from snnrobust.settings import ShareBelowOne

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from snnrobust.conversion.base import Ground, Start
-from snnrobust.conversion.masks import described, prune, strongest, uniform
+from snnrobust.conversion.base import Ground, Start, described
+from snnrobust.conversion.masks import prune, strongest, uniform
 from snnrobust.conversion.weights import Weights
 from snnrobust.settings import ShareBelowOne
 from snnrobust.spiking.classifier import SpikingClassifier

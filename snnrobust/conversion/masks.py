@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from snnrobust.conversion.quotas import apportioned, remaining
 from snnrobust.spiking.classifier import SpikingClassifier
-from snnrobust.spiking.synapses import densities, sparsity, synapses
+from snnrobust.spiking.synapses import synapses
 
 
 def strongest(importance: Tensor, count: int) -> Tensor:
@@ -55,9 +54,3 @@ def prune(model: SpikingClassifier, masks: Mapping[str, Tensor]) -> None:
     """Sets the weights of layers to zero where their masks are False, in place; the others keep their bits."""
     for name, weight in synapses(model).items():
         weight.masked_fill_(~masks[name], 0)
-
-
-def described(model: SpikingClassifier) -> dict[str, Any]:
-    """What the record of a start says of the connections of a model."""
-    weights = synapses(model)
-    return {"sparsity": sparsity(weights), "densities": densities(weights)}

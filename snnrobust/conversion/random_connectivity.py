@@ -9,13 +9,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from snnrobust.conversion.base import Ground, Start
+from snnrobust.conversion.base import Ground, Start, described
 from snnrobust.conversion.connections import apply_connections
 from snnrobust.conversion.quotas import apportioned, remaining
 from snnrobust.randomness import generator
 from snnrobust.settings import ShareBelowOne
 from snnrobust.spiking.classifier import SpikingClassifier
-from snnrobust.spiking.synapses import densities, sparsity, synapses
+from snnrobust.spiking.synapses import synapses
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class RandomConnectivity(Start):
         random = generator("connectivity", ground.seed)
         for weight, count in zip(weights.values(), counts, strict=True):
             apply_connections(weight, _drawn(weight, count, random), self.rescale)
-        return {"sparsity": sparsity(weights), "densities": densities(weights)}
+        return described(model)
 
 
 def _drawn(weight: Tensor, count: int, random: torch.Generator) -> Tensor:

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from snnrobust.conversion.base import Ground, Start
+from snnrobust.conversion.base import Ground, Start, described
 from snnrobust.spiking.classifier import SpikingClassifier
-from snnrobust.spiking.synapses import densities, sparsity, synapses
 
 
 @dataclass(frozen=True)
@@ -30,5 +29,4 @@ class Weights(Start):
             raise ValueError(
                 f"start.source: of another architecture or other neurons ({reason}); allowed: runs of the same"
             ) from error
-        weights = synapses(model)
-        return {"sparsity": sparsity(weights), "densities": densities(weights)}
+        return described(model)
