@@ -27,6 +27,9 @@ SPARSE_WEIGHTS = "weights.sparse.safetensors"
 RESULTS, OUTCOMES, GRADIENTS, FAILURE = "results.json", "outcomes.npz", "gradients.npz", "failure.json"
 
 
+TRAINING_LOCK, EVALUATION_LOCK = ".lock", ".evaluation.lock"
+
+
 class RunFailed(Exception):
     """A run that ended with an error, which is recorded in its directory: one line."""
 

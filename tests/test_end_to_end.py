@@ -34,6 +34,7 @@ FILES = {
     "outcomes.npz",
     "gradients.npz",
     ".lock",
+    ".evaluation.lock",
 }
 REQUIRED = {
     "clean_accuracy", "pgd_accuracy", "noise_accuracy", "fgsm_accuracy", "worst_accuracy", "gradient_sparsity",

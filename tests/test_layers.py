@@ -20,6 +20,7 @@ LAYERS = (
     {"config", "reporting"},
     {"overrides", "building"},
     {"run", "console", "describe"},
+    {"weights"},
     {"record"},
     {"experiment"},
     {"conversion"},
@@ -27,8 +28,8 @@ LAYERS = (
     {"regularizers", "attacks"},
     {"estimators"},
     {"models", "data", "foreign", "compressed"},
-    {"spiking", "threat", "flips", "randomness", "traceless"},
-    {"settings", "schema", "trainable", "check", "identity", "job", "saved", "files", "environment", "usage"},
+    {"spiking", "threat", "flips", "randomness", "traceless", "distributed"},
+    {"settings", "schema", "trainable", "check", "identity", "job", "saved", "files", "claims", "environment", "usage"},
     {"__init__"},
 )
 LIGHT = LAYERS[-2]

@@ -25,7 +25,7 @@ from snnrobust.reporting.records import collect
 from snnrobust.reporting.report import _drawn, write_report
 from snnrobust.reporting.tables import summarise
 from snnrobust.reporting.trainings import trainings_of
-from snnrobust.run import _forget
+from snnrobust.weights import _forget
 from snnrobust.spiking.encoder import Frames
 from snnrobust.spiking.fuse import fused
 from snnrobust.threat import Linf
