@@ -88,7 +88,8 @@ def inside(run):
 
 def times(run):
     """When each file of a run was last written, in nanoseconds."""
-    return {str(path.relative_to(run)): path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
+    files = [path for path in run.rglob("*") if path.is_file() and not path.name.endswith("lock")]
+    return {str(path.relative_to(run)): path.stat().st_mtime_ns for path in files}
 
 
 @pytest.fixture(scope="module")
