@@ -13,7 +13,7 @@ from snnrobust.trainable import misfits
 
 LAYERS = (
     *("data", "spiking", "estimators", "models", "regularizers"),
-    *("attacks", "training", "conversion", "threat", "flips", "tracking"),
+    *("attacks", "training", "conversion", "threat", "flips", "tracking", "launchers"),
 )
 TRUSTED = frozenset({*(f"snnrobust.{layer}" for layer in LAYERS), "torch.nn", "torch.optim"})
 """Where a config may find a `_target_`; other packages have to be named on the command line.
@@ -27,8 +27,8 @@ NODES = (
     *("dataset", "encoder", "neuron", "model", "regularizer", "defence"),
     *("threat", "estimator", "training", "tracker"),
 )
-OPTIONAL_NODES = ("start", "connectivity")
-"""Those that a config may lack."""
+OPTIONAL_NODES = ("start", "connectivity", "launcher")
+"""Those that a config may lack; a launcher is of a command, not of its runs."""
 FOREIGN_NODES = ("dataset", "model", "threat", "estimator", "tracker")
 SAVED_NODES = ("dataset", "encoder", "neuron", "model")
 """What a saved classifier is built from."""
@@ -75,6 +75,7 @@ class _Judged(_Strict):
     threads: Count
     runs: str
     force: bool
+    launcher: dict[str, Any] | None = None
 
 
 class Root(_Judged):
@@ -120,7 +121,7 @@ def check(config: Mapping[str, Any], trusted: frozenset[str] = TRUSTED) -> None:
     if not mistakes:
         mistakes = [*_targets("", config, trusted)]
     if not mistakes:
-        nodes = FOREIGN_NODES if foreign else (*NODES, *OPTIONAL_NODES)
+        nodes = (*(FOREIGN_NODES if foreign else NODES), *OPTIONAL_NODES)
         mistakes = [mistake for key in nodes for mistake in check_node(key, config.get(key))]
     if not mistakes:  # attacks repeat values of the nodes above, such as the threat: one mistake, one line
         mistakes = [m for name, node in config["attacks"].items() for m in check_node(f"attacks.{name}", node)]

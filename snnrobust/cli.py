@@ -10,7 +10,7 @@ from pathlib import Path
 
 from snnrobust import __version__
 from snnrobust.schema import ConfigError
-from snnrobust.usage import CONVERT_USAGE, EXPORT_USAGE, IMPORT_USAGE, USAGE
+from snnrobust.usage import CONVERT_USAGE, EXPORT_USAGE, IMPORT_USAGE, PLAN_USAGE, USAGE
 
 INTERRUPTED, BROKEN_PIPE = 130, 141
 RUN_CHECKPOINT = "checkpoint=RUN (a run directory, or the file in it)"
@@ -24,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "train": train,
         "evaluate": evaluate,
         "convert": convert,
+        "plan": plan,
         "import": import_,
         "export": export,
         "report": report,
@@ -131,6 +132,21 @@ def _refuse_training_keys(overrides: list[str]) -> None:
     places = tuple(f"dataset.{key}" for key in PLACES)
     for override in touched(overrides, (*TRAINING_KEYS, *OPTIONAL_KEYS, "experiment"), free=places):
         raise ConfigError(f"{override}: evaluate cannot change this, it is part of the run; use train")
+
+
+# --- plan
+
+
+def plan(arguments: list[str]) -> int:
+    """The runs of `snnrobust train` with the same words, and how far each is; runs nothing."""
+    if _asks_for_help(arguments):
+        print(PLAN_USAGE, end="")
+        return 0
+    from snnrobust.launch import read
+    from snnrobust.planning import show
+
+    show(read("config", "train", arguments).tasks)
+    return 0
 
 
 # --- convert

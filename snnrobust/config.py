@@ -5,6 +5,7 @@ Hydra is imported here, in `overrides.py`, `building.py` and `launch.py` alone; 
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -35,10 +36,17 @@ VERSION_BASE = "1.3"
 
 @dataclass(frozen=True)
 class Composed:
-    """A resolved config as plain containers, and the choice made in every group."""
+    """A resolved config as plain containers.
+
+    Args:
+        config: of a run.
+        choices: the choice made in every group.
+        launcher: where the runs of the command take place; no part of any of them.
+    """
 
     config: Mapping[str, Any]
     choices: Mapping[str, str]
+    launcher: Mapping[str, Any] | None = None
 
 
 def folder() -> Path:
@@ -85,7 +93,8 @@ def compose(root: str, overrides: Sequence[str], places: frozenset[str] | None =
     """
     composed = _checked(root, overrides)
     result = resolved(composed, composed.hydra.runtime.choices)
-    check({k: v for k, v in result.config.items() if k != "checkpoint"}, places or trusted(overrides))
+    known = {k: v for k, v in result.config.items() if k != "checkpoint"}
+    check(known | ({"launcher": result.launcher} if result.launcher else {}), places or trusted(overrides))
     return result
 
 
@@ -116,17 +125,38 @@ def _checked(root: str, overrides: Sequence[str]) -> DictConfig:
     for override in parsed:
         _check_choice(override)
     with initialize_config_dir(str(folder().resolve()), version_base=VERSION_BASE):
-        chosen = _chosen(root, tuple(str(o.input_line) for o in parsed if _is_group(o)))
+        choices = tuple(str(o.input_line) for o in parsed if _is_group(o))
+        chosen = _chosen(root, choices)
         for override in parsed:
             _check_key(override, chosen)
+        values = [override for override in parsed if not _is_group(override)]
+        if all(_is_plain(override) for override in values):
+            return _changed(_base(root, choices), values)
         return _compose(root, list(overrides))
 
 
 @cache
+def _base(root: str, choices: tuple[str, ...]) -> DictConfig:
+    """The config that choices alone give; the jobs of a sweep share it, since composing takes most of their time."""
+    return _compose(root, list(choices))
+
+
+@cache
 def _chosen(root: str, choices: tuple[str, ...]) -> DictConfig:
-    """The config that choices alone give, which says what keys there are; the jobs of a sweep share it."""
-    composed = _compose(root, list(choices))
+    """The same with attacks that fit, which says what keys there are."""
+    composed = copy.deepcopy(_base(root, choices))
     _fit_attacks(composed, composed.hydra.runtime.choices)
+    return composed
+
+
+def _changed(base: DictConfig, values: Sequence[Override]) -> DictConfig:
+    """A copy with values put in, as Hydra does it."""
+    composed = copy.deepcopy(base)
+    for override in values:
+        try:
+            OmegaConf.update(composed, override.key_or_group, override.value(), merge=True)
+        except OmegaConfBaseException as error:
+            raise ConfigError(in_one_line(error)) from error
     return composed
 
 
@@ -172,7 +202,9 @@ def resolved(composed: DictConfig, choices: Mapping[Any, Any]) -> Composed:
     if "weights" in content:
         content |= {"weights": pinned_weights(content["checkpoint"])}
     named = {str(k): str(v) for k, v in choices.items() if not str(k).startswith("hydra") and v is not None}
-    return Composed({str(k): v for k, v in content.items()}, named)
+    launcher = content.pop("launcher", None)
+    named.pop("launcher", None)
+    return Composed({str(k): v for k, v in content.items()}, named, launcher)
 
 
 AROUND = {"threat": "linf", "estimator": "trained"}
@@ -224,6 +256,12 @@ def _numbers(value: Any) -> Any:
 
 def _is_group(override: Override) -> bool:
     return override.key_or_group in groups() or override.key_or_group.startswith("hydra/")
+
+
+def _is_plain(override: Override) -> bool:
+    """`key=value` of a key that is there."""
+    changes = override.is_add() or override.is_force_add() or override.is_delete()
+    return not changes and override.package is None and not override.key_or_group.startswith("hydra")
 
 
 def _check_choice(override: Override) -> None:

@@ -32,12 +32,13 @@ class Terminal:
 
     Args:
         brief: one of many runs, which are reported together.
+        quiet: draws nothing.
     """
 
-    def __init__(self, brief: bool = False) -> None:
+    def __init__(self, brief: bool = False, quiet: bool = False) -> None:
         self.brief = brief
         self.console = stderr()
-        self.quiet = not self.console.is_terminal or bool(os.environ.get("CI"))
+        self.quiet = quiet or not self.console.is_terminal or bool(os.environ.get("CI"))
 
     def tracked_offline(self, folder: str) -> None:
         if not self.brief:

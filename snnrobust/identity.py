@@ -62,7 +62,12 @@ def _content(key: str, value: Any) -> Any:
 
 
 def _signature(content: Mapping[str, Any]) -> str:
-    text = json.dumps(_canonical(content), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return digest(_canonical(content))
+
+
+def digest(content: Any) -> str:
+    """10 hex digits of a SHA-256 over plain containers."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +28,8 @@ SPARSE_WEIGHTS = "weights.sparse.safetensors"
 RESULTS, OUTCOMES, GRADIENTS, FAILURE = "results.json", "outcomes.npz", "gradients.npz", "failure.json"
 
 
+STATE = "training.pt"
+"""Where a training stands after its last whole epoch, until it is over."""
 TRAINING_LOCK, EVALUATION_LOCK = ".lock", ".evaluation.lock"
 
 
@@ -78,12 +81,14 @@ class Job:
 
 def _owner(home: Path) -> str | None:
     """Signature of the evaluation whose results belong directly into a run directory; None if there is none yet."""
+    results = read_json(home / RESULTS)
+    if results is not None:  # the same, and much faster to read
+        return results.get("evaluation_signature")
     try:
         config = yaml.safe_load((home / CONFIG).read_text(encoding="utf-8"))
         return evaluation_signature(config)
     except FileNotFoundError:
-        results = read_json(home / RESULTS) or {}
-        return results.get("evaluation_signature")
+        return None
     except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError):
         return "unreadable"
 
@@ -101,6 +106,27 @@ def results_of(job: Job) -> dict[str, Any] | None:
     """The results of exactly this job, if they are there."""
     results = read_json(job.folder / RESULTS)
     return results if results and results.get("evaluation_signature") == job.evaluation else None
+
+
+def failure_content(job: Job, line: str, trace: str = "", **more: Any) -> dict[str, Any]:
+    """The content of `failure.json`.
+
+    Args:
+        job: that failed.
+        line: why.
+        trace: the traceback, if there is one.
+        more: what else is known of the error.
+    """
+    return {
+        "schema": SCHEMA,
+        "error": line,
+        "traceback": trace,
+        "overrides": list(job.overrides),
+        "training_signature": job.training,
+        "evaluation_signature": job.evaluation,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        **more,
+    }
 
 
 def failure_of(job: Job) -> str | None:

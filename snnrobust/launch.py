@@ -1,4 +1,4 @@
-"""Runs the jobs of a command: checks them all, hands them to Hydra, and counts what lies in the folders.
+"""From the words of a command to its runs: all are composed and checked before the first one begins.
 
 With `config.py`, `overrides.py` and `building.py` the only file that imports Hydra.
 """
@@ -8,46 +8,47 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial, update_wrapper
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from snnrobust.check import check
-from snnrobust.config import VERSION_BASE, Composed, compose, folder, prepare, resolved
-from snnrobust.identity import OPTIONAL_KEYS, PLACES, TRAINING_KEYS
-from snnrobust.job import Job, RunFailed, failure_of, results_of
-from snnrobust.overrides import deferred, expand, replayed, trusted
+from snnrobust.config import VERSION_BASE, Composed, compose, folder, instantiate, prepare
+from snnrobust.console import Terminal, results_line, results_table, results_title, stdout
+from snnrobust.identity import OPTIONAL_KEYS, PLACES, TRAINING_KEYS, digest
+from snnrobust.job import Job, RunFailed
+from snnrobust.launchers.base import RECORDED, Launcher, Task
+from snnrobust.overrides import expand, replayed, trusted
+from snnrobust.perform import perform
 from snnrobust.saved import config_beside, refuse_imported
 from snnrobust.schema import ConfigError
+from snnrobust.sweepfiles import WORD, named, words_of
+from snnrobust.sweeping import say, sweep
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 Verb = Literal["train", "evaluate"]
-Names = dict[tuple[str, ...], str]
-"""How the jobs of a sweep are called on the terminal, by their overrides; empty for a single run."""
-
-
-@dataclass(frozen=True)
-class Session:
-    """What the jobs of one command share.
-
-    Args:
-        names: of the jobs of a sweep; empty for a single run.
-        places: where targets may come from.
-        failures: what went wrong in this process, by the signature of the evaluation.
-    """
-
-    names: Names
-    places: frozenset[str]
-    failures: dict[str, str] = field(default_factory=dict)
-
-
+MANY = {"-m", "--multirun"}
 FLAGS = {"-m", "--multirun", "--cfg", "-c", "--resolve", "--package", "-p", "--info", "-i", "--help", "-h"}
 VALUED = ("--cfg", "-c", "--package", "-p", "--info", "-i")
 SHOWING = {"--cfg", "-c", "--info", "-i", "--help", "-h"}
 """Flags with which Hydra prints something and runs nothing."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """What a command asks for.
+
+    Args:
+        tasks: its runs, by name and in order.
+        launcher: a checked node.
+        many: whether it is a sweep, of however many runs.
+    """
+
+    tasks: Sequence[Task]
+    launcher: Mapping[str, Any]
+    many: bool
 
 
 def launch(root: str, verb: Verb, arguments: list[str], replay: Sequence[str] = ()) -> int:
@@ -60,31 +61,69 @@ def launch(root: str, verb: Verb, arguments: list[str], replay: Sequence[str] = 
         replay: overrides that came with a run and go before the user's; what they name as target is not trusted.
 
     Returns:
-        0 if every job has its results; 1 if one has not, after a line for each; Hydra's own status if it stopped.
+        0 if every run has its results; 1 if one has not, after a line for each; Hydra's own status if it only shows.
 
     Raises:
-        ConfigError: before the first job runs, if the config of any job is wrong.
+        ConfigError: before the first run begins, if the config of any run is wrong.
     """
     flags, typed = split(arguments)
+    if {"--help", "-h"} & set(flags):
+        return _shown(verb, root, arguments)
+    command = read(root, verb, arguments, replay)
+    if SHOWING & set(flags):
+        return _shown(verb, root, [*flags, *replayed(replay, spelt_out(typed))])
+    if command.many:
+        return _sweep(command)
+    return _run(command.tasks[0].job)
+
+
+def read(root: str, verb: Verb, arguments: list[str], replay: Sequence[str] = ()) -> Command:
+    """What a command asks for, all of it composed and checked; see `launch`.
+
+    Raises:
+        ConfigError: if the config of any run is wrong.
+    """
+    flags, typed = split(arguments)
+    document = named(typed)
+    typed = spelt_out(typed)
+    many = bool(MANY & set(flags)) or document is not None
+    if many and SHOWING & set(flags):
+        raise ConfigError(f"{', '.join(sorted(SHOWING & set(flags)))}: shows one config; allowed: without -m")
     overrides = replayed(replay, typed)
     places = trusted(typed)
-    sweeping = bool({"-m", "--multirun"} & set(flags))
-    if {"--help", "-h"} & set(flags):
-        return _hydra(verb, root, arguments, Session({}, places))
-    if sweeping and SHOWING & set(flags):
-        raise ConfigError(f"{', '.join(sorted(SHOWING & set(flags)))}: shows one config; allowed: without -m")
-    if sweeping:
-        overrides = deferred(overrides)
-    commands = [tuple(job) for job in expand(overrides)] if sweeping else [tuple(overrides)]
-    jobs = [_job(verb, compose(root, command, places), command) for command in commands]
-    for job in jobs:
+    words = [tuple(job) for job in expand(overrides)] if many else [tuple(overrides)]
+    group = (document or f"sweep-{digest(sorted(typed))}") if many else None
+    tasks: list[Task] = []
+    launchers: list[Mapping[str, Any]] = []
+    forced: set[Path] = set()
+    for name, own in zip(_names(words), words, strict=True):
+        composed = compose(root, own, places)
+        launchers.append(composed.launcher or {})
+        job = _job(verb, composed, own, group)
         if job.checkpoint is not None:  # parts of its config came from the run's folder; `compose` has not seen them
             check(job.config, places)
         elif "weights" not in job.config:
             refuse_imported(job.config)
-    session = Session(_names(commands) if sweeping else {}, places)
-    status = _hydra(verb, root, [*flags, *overrides], session)
-    return status if status or SHOWING & set(flags) else _account(jobs, session)
+        if many and job.config["force"] and job.kind == "train":
+            # The first one of those with the same weights makes them again, and forgets all their results.
+            job = replace(job, config={**job.config, "force": job.home not in forced})
+            forced.add(job.home)
+        tasks.append(Task(name, job))
+    if any(other != launchers[0] for other in launchers):
+        raise ConfigError("launcher: got several; allowed: one for all runs of a sweep")
+    return Command(tasks, launchers[0], many)
+
+
+def spelt_out(words: Sequence[str]) -> list[str]:
+    """Words, with those of a document that they name (`sweepfiles`) before them; what was typed wins.
+
+    Raises:
+        ConfigError: if there is no such document, or it is not in order.
+    """
+    name = named(words)
+    if name is None:
+        return list(words)
+    return replayed(words_of(name), [word for word in words if not WORD.fullmatch(word)])
 
 
 def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -104,11 +143,11 @@ def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     return flags, overrides
 
 
-def _names(commands: Sequence[tuple[str, ...]]) -> Names:
-    """`[3/12] seed=2 weight=0.01`: the number of a job, and what it does not share with the others."""
+def _names(commands: Sequence[tuple[str, ...]]) -> list[str]:
+    """`[3/12] seed=2 weight=0.01`: the number of a run, and what it does not share with the others."""
     shared = set.intersection(*(set(command) for command in commands))
-    own = {command: " ".join(_short(o) for o in command if o not in shared) for command in commands}
-    return {command: f"[{i}/{len(commands)}] {own[command]}" for i, command in enumerate(commands, 1)}
+    own = [" ".join(_short(o) for o in command if o not in shared) for command in commands]
+    return [f"[{i}/{len(commands)}] {words}" for i, words in enumerate(own, 1)]
 
 
 def _short(override: str) -> str:
@@ -117,21 +156,31 @@ def _short(override: str) -> str:
     return f"{key.rpartition('.')[2]}={value}"
 
 
-def _account(jobs: Sequence[Job], session: Session) -> int:
-    """What a launcher reports depends on the launcher; what lies in the folders does not."""
-    found = [session.failures.get(job.evaluation) or failure_of(job) for job in jobs]
-    failures = [failure for failure in found if failure]
-    if session.names:
-        print(f"{len(jobs)} runs: {len(jobs) - len(failures)} done, {len(failures)} failed")
-        if any(list(job.folder.glob("wandb/offline-run-*")) for job in jobs):
-            print(f"tracked offline; upload with: wandb sync $(find {jobs[0].home.parent} -name 'offline-run-*')")
+def _sweep(command: Command) -> int:
+    """All runs, a line each, then a count and what failed."""
+    launcher: Launcher = instantiate("launcher", command.launcher)
+    failures = sweep(command.tasks, launcher)
+    done = len(command.tasks) - len(failures)
+    print(f"{len(command.tasks)} runs: {done} done, {len(failures)} failed")
+    home = command.tasks[0].job.home.parent
+    if any(any(task.job.folder.glob("wandb/offline-run-*")) for task in command.tasks):
+        print(f"tracked offline; upload with: wandb sync $(find {home} -name 'offline-run-*')")
     for failure in failures:
-        print(f"snnrobust: {failure}", file=sys.stderr)
+        say(f"snnrobust: {failure}")
     return 1 if failures else 0
 
 
-def _hydra(verb: Verb, root: str, arguments: list[str], session: Session) -> int:
-    """Runs the jobs under `hydra.main`, in this process or wherever its launcher puts them."""
+def _run(job: Job) -> int:
+    try:
+        run_job(job, None)
+    except RunFailed as error:
+        say(f"snnrobust: {error}")
+        return 1
+    return 0
+
+
+def _shown(verb: Verb, root: str, arguments: Sequence[str]) -> int:
+    """What Hydra prints of itself and of the config."""
     import hydra
     from hydra.errors import HydraException
 
@@ -139,10 +188,8 @@ def _hydra(verb: Verb, root: str, arguments: list[str], session: Session) -> int
     # Hydra otherwise prints its own account of an error and exits.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv = [f"snnrobust {verb}", *arguments]
-    task = partial(_task, session=session)
-    update_wrapper(task, _task)
     try:
-        hydra.main(config_path=str(folder().resolve()), config_name=root, version_base=VERSION_BASE)(task)()
+        hydra.main(config_path=str(folder().resolve()), config_name=root, version_base=VERSION_BASE)(_nothing)()
     except SystemExit as stop:
         return int(stop.code or 0)
     except HydraException as error:
@@ -150,26 +197,8 @@ def _hydra(verb: Verb, root: str, arguments: list[str], session: Session) -> int
     return 0
 
 
-def _task(config: DictConfig, session: Session) -> None:
-    """One job under Hydra. A failed run must not take the rest of a sweep with it."""
-    from hydra.core.hydra_config import HydraConfig
-
-    settings = HydraConfig.get()
-    overrides = tuple(str(o) for o in settings.overrides.task)
-    composed = resolved(config, settings.runtime.choices)
-    verb: Verb = "evaluate" if "checkpoint" in composed.config else "train"
-    job = _job(verb, composed, overrides, Path(settings.sweep.dir).name if session.names else None)
-    check(job.config, session.places)
-    try:
-        run_job(job, session.names.get(overrides, " ".join(overrides)) if session.names else None)
-    except RunFailed as error:
-        session.failures[job.evaluation] = str(error)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        session.failures[job.evaluation] = f"{error.filename or job.home}: {error.strerror or error}"
-    if session.names and job.evaluation in session.failures:
-        print(f"failed: {session.failures[job.evaluation]}", file=sys.stderr)
+def _nothing(config: DictConfig) -> None:
+    """Hydra wants something to run."""
 
 
 def _job(verb: Verb, composed: Composed, overrides: Sequence[str], group: str | None = None) -> Job:
@@ -197,35 +226,16 @@ def _foreign(config: dict[str, Any], choices: Mapping[str, str], overrides: Sequ
 
 
 def run_job(job: Job, name: str | None) -> None:
-    """One job: shows the results that are there, or makes them. `name` is that of one job of a sweep."""
-    from snnrobust.console import Terminal, results_line, results_table, results_title, stdout
+    """One run, in this process: shows the results that are there, or makes them; as a line if it is one of many.
 
-    results = None if job.config["force"] else results_of(job)
-    found = "" if results is None else " (recorded earlier; force=true runs it again)"
-    if results is not None:
-        _refuse_other_files(job, results)
-    if results is None:
-        from snnrobust.building import build, build_foreign
-        from snnrobust.run import run
-
-        builder = build_foreign if "weights" in job.config else build
-        results = run(job, builder, Terminal(brief=name is not None))
+    Raises:
+        RunFailed: after any error in the run.
+        OSError: if the run directory cannot be made.
+    """
+    results, found = perform(job, Terminal(brief=name is not None))
     if name is not None:
-        print(results_line(name, results) + found, flush=True)
+        print(results_line(name, results) + RECORDED * found, flush=True)
         return
     stdout().print(results_title(results), soft_wrap=True)
     stdout().print(results_table(results))
-    print(f"results: {job.folder}/results.json{found}")
-
-
-def _refuse_other_files(job: Job, results: Mapping[str, Any]) -> None:
-    """Raises `RunFailed` where results are of other files than those that are there under the same name today."""
-    if not results.get("split_digests"):
-        return
-    from snnrobust.building import refuse_other_files
-    from snnrobust.data.dataset import DataError
-
-    try:
-        refuse_other_files(job.config, results)
-    except DataError as error:
-        raise RunFailed(f"{job.folder}: {error}") from error
+    print(f"results: {job.folder}/results.json{RECORDED * found}")

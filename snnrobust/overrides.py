@@ -21,29 +21,9 @@ def expand(overrides: Sequence[str]) -> list[list[str]]:
     return [list(job) for batch in BasicSweeper.split_arguments(parse(overrides), None) for job in batch]
 
 
-def deferred(overrides: Sequence[str]) -> list[str]:
-    """The same sweep, for Hydra: a setting below a choice that varies is made a sweep over its one value.
-
-    Before the jobs Hydra composes what they share, without the choices that vary, and refuses settings of theirs:
-    `defence=adversarial,trades defence.attack.steps=5`.
-    """
-    parsed = parse(overrides)
-    varied = tuple(f"{place(o)}." for o in parsed if o.is_sweep_override())
-    return [_swept(o) if place(o).startswith(varied) else str(o.input_line) for o in parsed]
-
-
 def place(override: Override) -> str:
     """Where in the config its value goes, as a dotted key."""
     return (override.package or override.key_or_group).replace("/", ".")  # `attack@defence.attack` is in the defence
-
-
-def _swept(override: Override) -> str:
-    """Hydra has no sweep over null or nothing."""
-    line = str(override.input_line)
-    if override.is_sweep_override() or override.is_delete() or override.value() in (None, ""):
-        return line
-    key, _, value = line.partition("=")
-    return f"{key}=choice({value})"
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:

@@ -8,7 +8,6 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,10 +27,10 @@ from snnrobust.job import (
     GRADIENTS,
     OUTCOMES,
     RESULTS,
-    SCHEMA,
     TRAINING_LOCK,
     Job,
     RunFailed,
+    failure_content,
     results_of,
 )
 from snnrobust.record import gradients, outcomes, plain, results_content, summary
@@ -203,15 +202,7 @@ def _recorded(job: Job, folder: Path) -> Iterator[None]:
         kind = "" if isinstance(error, FOR_USERS) else f"{type(error).__name__}: "
         line = " ".join(f"{kind}{error}".split())
         log.exception("run failed")
-        content = {
-            "schema": SCHEMA,
-            "error": line,
-            "traceback": traceback.format_exc(),
-            "overrides": list(job.overrides),
-            "training_signature": job.training,
-            "evaluation_signature": job.evaluation,
-            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
+        content = failure_content(job, line, traceback.format_exc())
         try:
             write_json(folder / FAILURE, content)
         except OSError as second:

@@ -4,6 +4,8 @@ USAGE = """\
 usage: snnrobust VERB ...
 
   train [-m] [group=choice ...] [key=value ...]         train, attack, measure; -m sweeps over comma-separated values
+  train +sweeps=NAME [launcher=parallel|slurm|ray]      the sweep that sweeps/NAME.yaml describes
+  plan +sweeps=NAME                                     its runs, and how far each is; also of -m key=value,value
   evaluate checkpoint=RUN [-m] [key=value ...]          attack a saved model again, with other attacks or settings
   evaluate model._target_=package.Net checkpoint=FILE   attack any torch.nn.Module; FILE is its state dict
            [dataset=...] [+model.NAME=VALUE ...]
@@ -16,6 +18,18 @@ usage: snnrobust VERB ...
   train --help     groups and their choices
   --cfg job        print the composed config and stop
   --version
+"""
+
+PLAN_USAGE = """\
+usage: snnrobust plan [+sweeps=NAME] [-m] [group=choice ...] [key=value ...]
+
+Lists the runs of snnrobust train with the same words, all of them composed and checked, and runs none:
+
+  done       its results are there
+  running    a process is at work on it
+  failed     it ended with an error; the sweep runs it again
+  begun      it was interrupted in its training; the sweep goes on with it
+  todo
 """
 
 IMPORT_USAGE = """\

@@ -17,6 +17,9 @@ LAYERS = (
     {"convert"},
     {"stages"},
     {"launch", "api", "importing", "exporting"},
+    {"planning", "sweeping"},
+    {"launchers"},
+    {"perform"},
     {"config", "reporting"},
     {"overrides", "building"},
     {"run", "console", "describe"},
@@ -29,7 +32,7 @@ LAYERS = (
     {"estimators"},
     {"models", "data", "foreign", "compressed"},
     {"spiking", "threat", "flips", "randomness", "traceless", "distributed"},
-    {"settings", "schema", "trainable", "check", "identity", "job", "saved", "files", "claims", "environment", "usage"},
+    {"settings", "schema", "trainable", "check", "identity", "job", "saved", "files", "claims", "sweepfiles", "environment", "usage"},
     {"__init__"},
 )
 LIGHT = LAYERS[-2]
