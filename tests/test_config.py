@@ -8,8 +8,9 @@ import torch
 import yaml
 
 from snnrobust.attacks.transfer import Transfer
-from snnrobust.config import build, compose, folder, groups
+from snnrobust.config import build, compose, folder, groups, instantiate
 from snnrobust.identity import evaluation_signature, training_signature
+from snnrobust.launchers.base import Launcher
 from snnrobust.saved import reference_to
 from snnrobust.schema import ConfigError, _evaluate, check_value, parameters_of
 from snnrobust.spiking.classifier import SpikingClassifier
@@ -121,6 +122,10 @@ def differs(value, default):
 def test_every_choice_composes_passes_the_check_and_builds(group, choice, default, saved):
     overrides = overrides_for(group, choice, default.choices, saved)
     composed = compose("config", [*overrides, "tracker=none", "device=cpu"] if group != "tracker" else overrides)
+    if group == "launcher":  # of a command, not of its runs
+        assert isinstance(instantiate("launcher", composed.launcher), Launcher)
+        assert "launcher" not in composed.config
+        return
     named = composed.choices.get("attack@attacks.probe" if group == "attack" else group)
     assert named == choice
     experiment, _ = build(composed.config)

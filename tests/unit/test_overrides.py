@@ -1,49 +1,62 @@
-"""A sweep as Hydra takes it: the same jobs, and a shared config that knows no setting of a choice that varies; and what
-overrides are of a training."""
+"""The runs of a sweep compose as Hydra composes each by itself, and what overrides are of a training."""
 
 import pytest
+from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
-from hydra.types import RunMode
 
-from snnrobust.config import VERSION_BASE, folder, prepare
-from snnrobust.overrides import deferred, expand, parse, quoted, referring, touched
+from snnrobust.config import VERSION_BASE, compose, folder, prepare, resolved
+from snnrobust.overrides import expand, parse, quoted, referring, touched
+from snnrobust.schema import ConfigError
 
 SWEEPS = [
     ["defence=adversarial,trades", "defence.attack.steps=5", "seed=1"],
     ["defence=adversarial,rat", "attack@defence.attack=fgsm", "defence.attack.threat.eps=2/255,8/255"],
     ["regularizer=spike_rate,threshold_guarding", "regularizer.warmup=1.0e-1", "training.epochs=3"],
     ["training/schedule=steps,steps", "training.schedule.milestones=[1,2]"],
-    ["neuron=noisy_lif,stochastic_gates", "+neuron.when=always"],
+    ["neuron=noisy_lif,stochastic_gates", "neuron.when=always"],
 ]
 
 
-def shared(overrides):
-    """What Hydra composes before the jobs of a sweep."""
+def as_hydra_does(overrides):
+    """Without anything that the runs of a sweep share."""
     prepare()
     with initialize_config_dir(str(folder().resolve()), version_base=VERSION_BASE):
-        hydra = GlobalHydra.instance().hydra
-        assert hydra is not None
-        return hydra.compose_config("config", overrides, run_mode=RunMode.MULTIRUN, with_log_configuration=False)
+        composed = hydra_compose("config", list(overrides), return_hydra_config=True)
+    return resolved(composed, composed.hydra.runtime.choices)
 
 
 @pytest.mark.parametrize("sweep", SWEEPS, ids=lambda sweep: sweep[0])
-def test_settings_of_a_choice_that_varies_are_left_to_the_jobs(sweep):
-    assert expand(deferred(sweep)) == expand(sweep)
-    shared(deferred(sweep))
+def test_what_runs_share_is_composed_once_and_makes_no_difference(sweep):
+    for job in expand(sweep):
+        assert compose("config", job) == as_hydra_does(job)
 
 
-def test_hydra_refuses_them_as_they_stand():
-    with pytest.raises(HydraException, match=r"defence\.attack\.steps"):
-        shared(SWEEPS[0])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["threat.eps=8/255", "dataset.root=/a/b.c", "training.clip=2"],
+        ["model.channels=[4,8]", "training.ema=null", "suite.cascade=true"],
+        ["experiment=fashion_mnist", "training.epochs=3"],
+        ["training.optimizer.betas=[0.8,0.9]", "~attacks.fgsm"],
+        ["+attack@attacks.apgd=apgd", "attacks.apgd.steps=7"],
+        ["dataset.augmentation.x=1"],
+    ],
+    ids=str,
+)
+def test_values_go_where_hydra_puts_them(words):
+    try:
+        expected = as_hydra_does(words)
+    except Exception:
+        with pytest.raises(ConfigError):
+            compose("config", words)
+        return
+    assert compose("config", words) == expected
 
 
-def test_all_others_stay_as_they_are():
-    fixed = ["seed=0,1", "defence=trades", "defence.beta=2", "runs=/tmp/x", "~dataset.root"]
-    assert deferred(fixed) == fixed
-    below = ["dataset=digits,mnist", "dataset.root=/a/b.c", "dataset.eps=null", "dataset.name=", "~dataset.test"]
-    assert deferred(below) == [below[0], "dataset.root=choice(/a/b.c)", *below[2:]]
+def test_runs_do_not_change_what_they_share():
+    first = compose("config", ["threat.eps=0.3", "model.channels=[2]"])
+    assert compose("config", []) == as_hydra_does([])
+    assert compose("config", ["threat.eps=0.3", "model.channels=[2]"]) == first
 
 
 def test_a_group_counts_where_it_goes_not_by_its_name():
