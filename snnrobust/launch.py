@@ -20,6 +20,7 @@ from snnrobust.job import Job, RunFailed
 from snnrobust.launchers.base import RECORDED, Launcher, Task
 from snnrobust.overrides import expand, replayed, trusted
 from snnrobust.perform import perform
+from snnrobust.placement import placement
 from snnrobust.saved import config_beside, refuse_imported
 from snnrobust.schema import ConfigError
 from snnrobust.sweepfiles import WORD, named, words_of
@@ -42,12 +43,12 @@ class Command:
 
     Args:
         tasks: its runs, by name and in order.
-        launcher: a checked node.
+        launcher: has them done.
         many: whether it is a sweep, of however many runs.
     """
 
     tasks: Sequence[Task]
-    launcher: Mapping[str, Any]
+    launcher: Launcher
     many: bool
 
 
@@ -72,6 +73,8 @@ def launch(root: str, verb: Verb, arguments: list[str], replay: Sequence[str] = 
     command = read(root, verb, arguments, replay)
     if SHOWING & set(flags):
         return _shown(verb, root, [*flags, *replayed(replay, spelt_out(typed))])
+    if command.many and placement() is not None:
+        raise ConfigError("-m: these processes do one run together; allowed: one run, or a sweep without torchrun")
     if command.many:
         return _sweep(command)
     return _run(command.tasks[0].job)
@@ -96,7 +99,7 @@ def read(root: str, verb: Verb, arguments: list[str], replay: Sequence[str] = ()
     tasks: list[Task] = []
     launchers: list[Mapping[str, Any]] = []
     forced: set[Path] = set()
-    for name, own in zip(_names(words), words, strict=True):
+    for name, own in zip(names(words), words, strict=True):
         composed = compose(root, own, places)
         launchers.append(composed.launcher or {})
         job = _job(verb, composed, own, group)
@@ -111,7 +114,23 @@ def read(root: str, verb: Verb, arguments: list[str], replay: Sequence[str] = ()
         tasks.append(Task(name, job))
     if any(other != launchers[0] for other in launchers):
         raise ConfigError("launcher: got several; allowed: one for all runs of a sweep")
-    return Command(tasks, launchers[0], many)
+    return Command(tasks, instantiate("launcher", launchers[0]), many)
+
+
+def launcher_of(words: Sequence[str]) -> tuple[Launcher, list[str]]:
+    """The launcher that some words of a command choose, and the other words.
+
+    Raises:
+        ConfigError: if there is no such launcher, or it is not in order.
+    """
+    own = [word for word in words if is_of_launcher(word)]
+    node = compose("config", own).launcher
+    assert node is not None
+    return instantiate("launcher", node), [word for word in words if word not in own]
+
+
+def is_of_launcher(word: str) -> bool:
+    return word.lstrip("+~").partition("=")[0].partition(".")[0] == "launcher"
 
 
 def spelt_out(words: Sequence[str]) -> list[str]:
@@ -143,7 +162,7 @@ def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     return flags, overrides
 
 
-def _names(commands: Sequence[tuple[str, ...]]) -> list[str]:
+def names(commands: Sequence[tuple[str, ...]]) -> list[str]:
     """`[3/12] seed=2 weight=0.01`: the number of a run, and what it does not share with the others."""
     shared = set.intersection(*(set(command) for command in commands))
     own = [" ".join(_short(o) for o in command if o not in shared) for command in commands]
@@ -158,14 +177,13 @@ def _short(override: str) -> str:
 
 def _sweep(command: Command) -> int:
     """All runs, a line each, then a count and what failed."""
-    launcher: Launcher = instantiate("launcher", command.launcher)
-    failures = sweep(command.tasks, launcher)
+    failures = sweep(command.tasks, command.launcher)
     done = len(command.tasks) - len(failures)
     print(f"{len(command.tasks)} runs: {done} done, {len(failures)} failed")
     home = command.tasks[0].job.home.parent
     if any(any(task.job.folder.glob("wandb/offline-run-*")) for task in command.tasks):
         print(f"tracked offline; upload with: wandb sync $(find {home} -name 'offline-run-*')")
-    for failure in failures:
+    for failure in failures.values():
         say(f"snnrobust: {failure}")
     return 1 if failures else 0
 
@@ -212,7 +230,7 @@ def _job(verb: Verb, composed: Composed, overrides: Sequence[str], group: str | 
         here = {k: v for k, v in config["dataset"].items() if k in PLACES}
         config |= {key: saved.get(key) for key in (*TRAINING_KEYS, *OPTIONAL_KEYS)}
         config["dataset"] = {**saved["dataset"], **here}
-    kept = tuple(o for o in overrides if not o.startswith(("checkpoint=", "force=")))
+    kept = tuple(o for o in overrides if not o.startswith(("checkpoint=", "force=")) and not is_of_launcher(o))
     return Job(config, composed.choices, kept, verb, Path(checkpoint) if checkpoint else None, group)
 
 
@@ -221,7 +239,7 @@ def _foreign(config: dict[str, Any], choices: Mapping[str, str], overrides: Sequ
     if config["weights"]["sha256"] is None:
         config["force"] = True  # what the model loads by itself may be other weights today: no signature tells
     name = str(config["model"]["_target_"]).rpartition(".")[2]
-    kept = tuple(o for o in overrides if not o.startswith("force="))
+    kept = tuple(o for o in overrides if not o.startswith("force=") and not is_of_launcher(o))
     return Job(config, {**choices, "model": name}, kept, "evaluate", None, group)
 
 

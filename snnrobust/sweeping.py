@@ -28,8 +28,8 @@ ATTEMPTS = 3
 that is."""
 
 
-def sweep(tasks: Sequence[Task], launcher: Launcher) -> list[str]:
-    """Has all tasks done, prints a line whenever one has ended, and returns one line per failure.
+def sweep(tasks: Sequence[Task], launcher: Launcher) -> dict[int, str]:
+    """Has all tasks done, prints a line whenever one has ended, and returns one line per failure, by place of its task.
 
     One failure does not touch the others. Other processes may sweep over the same runs at the same time: each run is
     done by one of them. What a launcher reports depends on the launcher; what lies in the folders does not.
@@ -39,8 +39,8 @@ def sweep(tasks: Sequence[Task], launcher: Launcher) -> list[str]:
     """
     going = _Sweep(tasks, launcher)
     going.run()
-    found = [going.failed.get(place) or failure_of(task.job) for place, task in enumerate(tasks)]
-    return [line for line in found if line]
+    found = {place: going.failed.get(place) or failure_of(task.job) for place, task in enumerate(tasks)}
+    return {place: line for place, line in found.items() if line}
 
 
 class _Sweep:

@@ -97,7 +97,7 @@ def compare(file: Path, jobs: int, quick: bool, render: bool) -> int:
 
     def run(dataset: str, wanted: Mapping[tuple[str, Any], Overrides]) -> None:
         if not render:
-            named = [(" ".join(map(str, (dataset, *key))), overrides) for key, overrides in wanted.items()]
+            named = {" ".join(map(str, (dataset, *key))): overrides for key, overrides in wanted.items()}
             failures.extend(run_all(named, jobs))
 
     for dataset in comparison.datasets:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from typing import Any
 
 from snnrobust.config import compose
 from snnrobust.job import Job, results_of
+from snnrobust.launchers.base import Task
+from snnrobust.launchers.parallel import Parallel
+from snnrobust.sweeping import sweep
 
 Overrides = tuple[str, ...]
 
@@ -27,45 +25,15 @@ def results(overrides: Overrides) -> dict[str, Any] | None:
     return results_of(job(overrides))
 
 
-def run_all(wanted: Sequence[tuple[str, Overrides]], workers: int) -> list[str]:
-    """Runs what is missing, each in a process of its own, and returns one line per failure.
-
-    Runs of the same training are done one after the other, by the lock of its directory. An interrupt ends the ones
-    that are going on; the same call goes on later.
+def run_all(wanted: Mapping[str, Overrides], workers: int) -> list[str]:
+    """Runs what is missing, and returns one line per failure.
 
     Args:
-        wanted: a name and the overrides of each run.
+        wanted: overrides of each run, by name.
         workers: processes at a time.
     """
-    missing = [(name, overrides) for name, overrides in wanted if results(overrides) is None]
-    print(f"{len(wanted)} runs, {len(wanted) - len(missing)} on record", flush=True)
-    return processes([(name, ("train", *overrides)) for name, overrides in missing], workers)
-
-
-def processes(commands: Sequence[tuple[str, Sequence[str]]], workers: int) -> list[str]:
-    """Runs `snnrobust` with the words of each command, and returns one line per failure.
-
-    Args:
-        commands: a name and the words of each.
-        workers: processes at a time.
-    """
-    failures: list[str] = []
-    start = time.perf_counter()
-
-    def one(number: int, name: str, words: Sequence[str]) -> None:
-        command = [sys.executable, "-m", "snnrobust", *words]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        began = time.perf_counter()
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-        took = f"{time.perf_counter() - began:.0f} s, {(time.perf_counter() - start) / 60:.0f} min in all"
-        if done.returncode == 0:
-            print(f"[{number}/{len(commands)}] {name}: {took}", flush=True)
-            return
-        lines = [line for line in done.stderr.splitlines() if line.strip()]
-        failures.append(f"{name}: {lines[-1] if lines else f'exit status {done.returncode}'}")
-        print(f"[{number}/{len(commands)}] {failures[-1]}", flush=True)
-
-    with ThreadPoolExecutor(workers) as pool:
-        for future in [pool.submit(one, i, *run) for i, run in enumerate(commands, 1)]:
-            future.result()
-    return failures
+    jobs = {name: job(overrides) for name, overrides in wanted.items()}
+    tasks = [Task(name, one) for name, one in jobs.items() if results_of(one) is None]
+    print(f"{len(wanted)} runs, {len(wanted) - len(tasks)} on record", flush=True)
+    failures = sweep(tasks, Parallel(workers))
+    return [f"{tasks[place].name}: {line}" for place, line in failures.items()]

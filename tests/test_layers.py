@@ -14,12 +14,12 @@ ROOT = Path(snnrobust.__file__).parent
 LAYERS = (
     {"__main__"},
     {"cli"},
-    {"convert"},
+    {"convert", "search"},
     {"stages"},
     {"launch", "api", "importing", "exporting"},
     {"planning", "sweeping"},
     {"launchers"},
-    {"perform"},
+    {"perform", "together"},
     {"config", "reporting"},
     {"overrides", "building"},
     {"run", "console", "describe"},
@@ -32,12 +32,12 @@ LAYERS = (
     {"estimators"},
     {"models", "data", "foreign", "compressed"},
     {"spiking", "threat", "flips", "randomness", "traceless", "distributed"},
-    {"settings", "schema", "trainable", "check", "identity", "job", "saved", "files", "claims", "sweepfiles", "environment", "usage"},
+    {"settings", "schema", "trainable", "check", "identity", "job", "saved", "files", "claims", "placement", "sweepfiles", "environment", "usage"},
     {"__init__"},
 )
 LIGHT = LAYERS[-2]
 DOORS = {
-    "hydra": {"launch", "config", "overrides", "building"},
+    "hydra": {"launch", "config", "overrides", "building", "search.space"},
     "omegaconf": {"launch", "config", "building"},
     "wandb": {"tracking"},
     "tonic": {"data.events", "data.formats.aedat4"},
@@ -46,6 +46,7 @@ DOORS = {
     "numba": {"spiking.machine"},
     "safetensors": {"compressed"},
     "nir": {"exporting.graph"},
+    "optuna": {"search.study"},
 }
 REPORTING = {"numpy", "matplotlib", "jinja2", "tabulate", "rich", "pydantic"}
 

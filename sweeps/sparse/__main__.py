@@ -15,11 +15,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from snnrobust.convert import Conversion, convert_all
 from snnrobust.files import write_atomically
+from snnrobust.launchers.parallel import Parallel
 from snnrobust.schema import ConfigError
+from snnrobust.stages import plan
 from sweeps.declarations import read_as
-from sweeps.runs import processes
-from sweeps.sparse.declaration import DENSE, Table, groups, words
+from sweeps.sparse.declaration import Network, Table, networks, words
 from sweeps.sparse.figure import draw
 from sweeps.sparse.page import page
 from sweeps.sparse.results import Results, load
@@ -50,25 +52,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def make(table: Table, datasets: Sequence[str], seeds: Sequence[int], jobs: int) -> list[str]:
-    """Runs what is missing, and returns one line per failure.
-
-    The dense conversions come first: they train the ANNs that all others of their seed begin with.
-    """
-    chosen = [(dataset, seed) for dataset in datasets for seed in seeds]
+    """Runs what is missing, and returns one line per failure. What networks share is made once."""
     results = load(table)
-    dense = [
-        (f"{dataset}, dense, seed {seed}", ("convert", *words(table, dataset, DENSE, seed)))
-        for dataset, seed in chosen
-        if results.record(dataset, DENSE, seed) is None
+    missing = [
+        Conversion(
+            f"{dataset}, {network.label}, {network.share}, seed {seed}", plan(words(table, dataset, network, seed))
+        )
+        for dataset in datasets
+        for seed in seeds
+        for network in networks(table.datasets[dataset])
+        if results.record(dataset, network, seed) is None
     ]
-    others = [
-        (group.name, ("convert", *group.words))
-        for dataset, seed in chosen
-        for group in groups(table, dataset, seed)
-        if any(results.record(dataset, network, seed) is None for network in group.networks)
-    ]
-    print(f"{len(dense)} dense conversions and {len(others)} groups of sparse networks to do", flush=True)
-    return [*processes(dense, jobs), *processes(others, jobs)]
+    print(f"{len(missing)} networks to make", flush=True)
+    return convert_all(missing, Parallel(jobs))
+
+
+def _name(dataset: str, network: Network, seed: int) -> str:
+    return f"{dataset}, {network.label}, {network.share}, seed {seed}"
 
 
 def write(file: Path, results: Results) -> None:

@@ -106,38 +106,5 @@ def words(table: Table, dataset: str, network: Network, seed: int) -> Overrides:
     )
 
 
-@dataclass(frozen=True)
-class Group:
-    """Networks that one process makes, since they share stages.
-
-    Args:
-        name: for people.
-        words: after `snnrobust convert`.
-        networks: what it makes.
-    """
-
-    name: str
-    words: Overrides
-    networks: tuple[Network, ...]
-
-
-def groups(table: Table, dataset: str, seed: int) -> Iterator[Group]:
-    """A group for each pruning, and one for what needs none; the dense conversion is no part of them."""
-    part = table.datasets[dataset]
-    for pruning in (*part.prunings, None):
-        results = [result for result in part.results if (result in OF_AN_ANN) == (pruning is not None)]
-        if not results:
-            continue
-        swept = (
-            "-m",
-            *_shared(table, dataset, seed),
-            f"conversion.result={','.join(results)}",
-            f"conversion.sparsity={','.join(f'{sparsity:g}' for sparsity in part.sparsities)}",
-            *([] if pruning is None else [f"conversion.pruning={pruning}"]),
-        )
-        its = tuple(Network(result, sparsity, pruning) for result in results for sparsity in part.sparsities)
-        yield Group(f"{dataset}, {PRUNINGS[pruning] if pruning else 'no pruning'}, seed {seed}", swept, its)
-
-
 def _shared(table: Table, dataset: str, seed: int) -> Overrides:
     return (f"runs={table.runs}", *table.common, *table.datasets[dataset].words, f"seed={seed}")

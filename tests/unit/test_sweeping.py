@@ -67,21 +67,22 @@ def scripted(tmp_path, script, *words):
 
 def test_a_failure_does_not_touch_the_others(tmp_path, capsys):
     wanted, launcher = scripted(tmp_path, {1: ["fail"]})
-    assert sweep(wanted, launcher) == ["fail 1"]
+    assert sweep(wanted, launcher) == {1: "fail 1"}
     assert capsys.readouterr().err == "failed: fail 1\n"
     assert launcher.rounds == [[0, 1, 2, 3]]
 
 
 def test_what_a_killed_process_took_along_is_launched_again(tmp_path, capsys):
     wanted, launcher = scripted(tmp_path, {1: ["kill"]})
-    assert sweep(wanted, launcher) == []
+    assert sweep(wanted, launcher) == {}
     assert launcher.rounds == [[0, 1, 2, 3], [1, 2, 3]]
     assert "a process was killed; 3 runs are still to do" in capsys.readouterr().err
 
 
 def test_a_run_that_always_kills_its_process_fails_in_the_end_and_alone(tmp_path):
     wanted, launcher = scripted(tmp_path, {0: ["kill"] * 9})
-    (failure,) = sweep(wanted, launcher)
+    failures = sweep(wanted, launcher)
+    (failure,) = failures.values()
     assert "its process was killed 3 times" in failure
     assert launcher.rounds == [[0, 1, 2, 3], [0, 1, 2, 3], [1, 2, 3], [0]]
     assert "killed" in (read_json(wanted[0].job.folder / FAILURE) or {})["error"]
@@ -90,14 +91,14 @@ def test_a_run_that_always_kills_its_process_fails_in_the_end_and_alone(tmp_path
 
 def test_runs_that_were_not_begun_are_not_counted_as_killed(tmp_path):
     wanted, launcher = scripted(tmp_path, {2: ["skip"] * (ATTEMPTS + 2)})
-    assert sweep(wanted, launcher) == []
+    assert sweep(wanted, launcher) == {}
     assert launcher.rounds[-1] == [2]
 
 
 def test_a_run_of_another_process_is_waited_for(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sweeping, "POLL", 0.001)
     wanted, launcher = scripted(tmp_path, {3: ["busy"] * 3})
-    assert sweep(wanted, launcher) == []
+    assert sweep(wanted, launcher) == {}
     assert launcher.rounds == [[0, 1, 2, 3], [3], [3], [3]]
     assert capsys.readouterr().err == "[4/4] seed=3: busy 3 is at work on it\n"
 
@@ -105,14 +106,14 @@ def test_a_run_of_another_process_is_waited_for(tmp_path, monkeypatch, capsys):
 def test_what_is_on_record_is_shown_and_not_launched(tmp_path, capsys):
     wanted, launcher = scripted(tmp_path, {})
     record(wanted[2])
-    assert sweep(wanted, launcher) == []
+    assert sweep(wanted, launcher) == {}
     assert launcher.rounds == [[0, 1, 3]]
     assert "[3/4] seed=2: clean 50.0 % (recorded earlier; force=true runs it again)\n" in capsys.readouterr().out
 
 
 def test_evaluations_wait_for_the_training_that_they_share(tmp_path):
     wanted, launcher = scripted(tmp_path, {}, "seed=0,1", "threat.eps=0.1,0.2,0.3")
-    assert sweep(wanted, launcher) == []
+    assert sweep(wanted, launcher) == {}
     assert launcher.rounds == [[0, 3], [1, 2, 4, 5]]
 
 
@@ -135,7 +136,7 @@ def test_results_that_a_launcher_reports_but_nobody_finds_are_a_failure(tmp_path
     wanted = tasks(tmp_path, "seed=0,1")
     failures = sweep(wanted, Liar())
     assert len(failures) == 2
-    assert all("no results" in failure for failure in failures)
+    assert all("no results" in failure for failure in failures.values())
 
 
 @pytest.mark.parametrize(

@@ -7,14 +7,16 @@ from typing import Any
 
 import pytest
 
+from snnrobust.convert import Conversion
 from snnrobust.job import SCHEMA
-from snnrobust.overrides import expand
+from snnrobust.launchers.base import Launcher
+from snnrobust.launchers.parallel import Parallel
 from snnrobust.stages import plan
 from sweeps import sparse
 from sweeps.declarations import read_as
 from sweeps.sparse import __main__ as command
 from sweeps.sparse.claims import Claim, claims
-from sweeps.sparse.declaration import DENSE, Network, Table, groups, networks, words
+from sweeps.sparse.declaration import DENSE, Network, Table, networks, words
 from sweeps.sparse.figure import draw
 from sweeps.sparse.page import page
 from sweeps.sparse.published import ACCURACIES, ENERGY
@@ -90,16 +92,6 @@ def as_published(its: Table) -> Results:
 
 def verdicts(made: Results) -> dict[str, str]:
     return {claim.what: claim.verdict for claim in claims(made, "digits")}
-
-
-def test_the_processes_make_the_networks_of_the_table_and_no_others():
-    its = read_as(Table, FILE)
-    for dataset, part in its.datasets.items():
-        made = [frozenset(command) for group in groups(its, dataset, 1) for command in expand(group.words[1:])]
-        wanted = [frozenset(words(its, dataset, network, 1)) for network in networks(part) if network != DENSE]
-        assert sorted(map(sorted, made)) == sorted(map(sorted, wanted))
-        listed = [network for group in groups(its, dataset, 1) for network in group.networks]
-        assert {*listed} == {*networks(part)} - {DENSE}
 
 
 @pytest.mark.parametrize("dataset", ["digits", "fashion_mnist"])
@@ -217,17 +209,17 @@ datasets:
         job.folder.mkdir(parents=True)
         made = record(0.7, 100 if network == HYDRA else 450) | {"evaluation_signature": job.evaluation}
         (job.folder / "results.json").write_text(json.dumps(made))
-    started: list[tuple[str, Sequence[str]]] = []
+    started: list[str] = []
 
-    def processes(commands: Sequence[tuple[str, Sequence[str]]], workers: int) -> list[str]:
-        started.extend(commands)
+    def convert_all(conversions: Sequence[Conversion], launcher: Launcher) -> list[str]:
+        assert launcher == Parallel(3)
+        started.extend(conversion.name for conversion in conversions)
+        assert all(conversion.stages[-1].name == "static_random" for conversion in conversions)
         return []
 
-    monkeypatch.setattr(command, "processes", processes)
-    assert command.main([str(file)]) == 0
-    assert [name for name, _ in started] == ["digits, no pruning, seed 0"]
-    assert started[0][1][:2] == ("convert", "-m")
-    assert "conversion.result=static_random" in started[0][1]
+    monkeypatch.setattr(command, "convert_all", convert_all)
+    assert command.main([str(file), "--jobs", "3"]) == 0
+    assert started == ["digits, end to end, random connections, 90%, seed 0"]
     assert "| 90% | converted, HYDRA | 5,277 | 32,710 | 5,000 | 4.50 |" in (tmp_path / "tiny.md").read_text()
     assert (tmp_path / "tiny.svg").read_text().startswith("<?xml")
 
