@@ -21,28 +21,19 @@ $(READY): requirements.lock pyproject.toml scripts/check_machine.py
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-# Two weights of the regularizer, three seeds, four budgets: six trainings, eighteen evaluations.
-DEMO := runs=runs/demo regularizer.weight=0,0.02 seed=0,1,2 threat.eps=0.05,0.1,0.2 training.epochs=12
+JOBS ?= 2
+SWEEP := $(BIN)/snnrobust train launcher=parallel launcher.jobs=$(JOBS)
 
 demo: setup ## train, attack and compare: a table here, figures on a page (under 3 minutes on 2 cores)
-	$(BIN)/snnrobust train -m $(DEMO)
+	$(SWEEP) +sweeps=demo
 	$(BIN)/snnrobust report runs/demo --out report/demo --title "snnrobust demo: gradient sparsity on handwritten digits"
 
-# The sweeps behind docs/results.md; what is there is not run again.
-IMAGES := runs=runs/digits regularizer.weight=0,0.002,0.01,0.02,0.05 seed=0,1,2 threat.eps=0.05,0.1,0.15,0.2
-EVENTS := runs=runs/digits_events dataset=digits_events dataset.root=data regularizer.weight=0,0.002,0.01,0.05 \
-	seed=0,1,2 threat.eps=0.01,0.02,0.04
-SUITES := runs=runs/suites suite=quick,sparse_gradients,reliable regularizer.weight=0,0.02 seed=0,1,2 threat.eps=0.1
-
 results: setup ## repeat the sweeps of docs/results.md (most of an hour on 2 cores)
-	$(BIN)/snnrobust train -m $(IMAGES)
-	$(BIN)/snnrobust train -m $(EVENTS)
-	$(BIN)/snnrobust train -m $(SUITES)
+	for name in digits digits_events suites; do $(SWEEP) +sweeps=$$name || exit 1; done
 	for name in digits digits_events suites; do $(BIN)/snnrobust report runs/$$name --out docs/results/$$name; done
 	$(BIN)/python -m benchmarks.flips
 
 # Resumable: what is on record under runs/defences is not run again.
-JOBS ?= 2
 defences: setup ## compare all defences on two datasets; writes sweeps/defences.md (hours; JOBS=2 processes)
 	$(BIN)/python -m sweeps.compare sweeps/defences.yaml --jobs $(JOBS)
 

@@ -1,11 +1,16 @@
 """A document stands for the words that it holds."""
 
+from pathlib import Path
+
 import pytest
 
 from snnrobust.config import compose
 from snnrobust.launch import read, spelt_out
 from snnrobust.overrides import expand
 from snnrobust.schema import ConfigError
+from snnrobust.sweepfiles import _is_sweep
+
+SWEEPS = Path(__file__).parents[2] / "sweeps"
 
 DOCUMENT = """
 # @package _global_
@@ -103,3 +108,12 @@ def test_an_absent_one_is_told_with_those_that_are_there(place):
         spelt_out(["+sweeps=absent"])
     with pytest.raises(ConfigError, match="weights and other; allowed: one"):
         spelt_out(["+sweeps=weights", "sweeps=other"])
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in sorted(SWEEPS.glob("*.yaml")) if _is_sweep(path)], ids=lambda p: p.stem
+)
+def test_every_sweep_that_comes_along_is_in_order(path, tmp_path):
+    command = read("config", "train", [f"+sweeps={path}", f"runs={tmp_path}"])
+    assert command.many
+    assert len({task.job.evaluation for task in command.tasks}) == len(command.tasks) > 1
