@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo results defences defences-quick sparse-connectivity sparse-connectivity-quick test test-long check format bench lock clean
+.PHONY: help setup demo results defences defences-quick sparse-connectivity sparse-connectivity-quick test test-long test-wandb test-slurm test-ray sync check format bench lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-25s %s\n", $$1, $$2}'
@@ -52,6 +52,19 @@ test: setup ## the test suite (about 15 minutes)
 
 test-long: setup ## the slow tests too: browser, packaging
 	$(BIN)/python -m pytest
+
+test-slurm: setup ## launcher=slurm on a Slurm of one node, installed and started for it (Debian, root; about 6 minutes)
+	scripts/test_slurm.sh
+
+test-ray: setup ## launcher=ray on two raylets, with Ray in .venv-ray (about 4 minutes)
+	scripts/test_ray.sh
+
+test-wandb: setup ## tracking and uploads against a W&B-compatible server on 127.0.0.1 (about 7 minutes)
+	$(BIN)/python -m scripts.test_wandb
+
+RUNS ?= runs
+sync: setup ## upload what was tracked offline under RUNS=runs (JOBS=2 at a time)
+	$(BIN)/snnrobust sync $(RUNS) jobs=$(JOBS)
 
 check: setup ## format, lint, types
 	$(BIN)/ruff format --check .

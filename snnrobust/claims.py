@@ -58,6 +58,10 @@ class Claim:
         self._file.write(f"process {os.getpid()} on {socket.gethostname()}, since {_now()}\n")
         self._file.flush()
 
+    def fileno(self) -> int:
+        """Handed to a child process (`pass_fds`), it keeps the claim until that has ended too."""
+        return self._file.fileno()
+
     def release(self) -> None:
         """Lets others have it; again is no error."""
         self._file.close()

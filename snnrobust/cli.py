@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from snnrobust import __version__
+from snnrobust.placement import placement
 from snnrobust.schema import ConfigError
-from snnrobust.usage import CONVERT_USAGE, EXPORT_USAGE, IMPORT_USAGE, PLAN_USAGE, USAGE
+from snnrobust.usage import CONVERT_USAGE, EXPORT_USAGE, IMPORT_USAGE, PLAN_USAGE, SEARCH_USAGE, SYNC_USAGE, USAGE
 
 INTERRUPTED, BROKEN_PIPE = 130, 141
 RUN_CHECKPOINT = "checkpoint=RUN (a run directory, or the file in it)"
@@ -19,15 +20,29 @@ FOREIGN_CHECKPOINT = "checkpoint=FILE (the state dict of the model, or null if i
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one verb and returns the exit status: 0 done, 1 failed, 2 wrong usage or config, 130 interrupted."""
+    try:
+        place = placement()
+    except ConfigError as error:
+        return _fail(str(error), status=2)
+    if place is None:
+        return _main(arguments)
+    from snnrobust.together import together
+
+    return together(place, lambda: _main(arguments))
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     verb, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     verbs: dict[str, Callable[[list[str]], int]] = {
         "train": train,
         "evaluate": evaluate,
         "convert": convert,
         "plan": plan,
+        "search": search,
         "import": import_,
         "export": export,
         "report": report,
+        "sync": sync,
         "describe": describe,
     }
     if verb in ("-h", "--help", "help"):
@@ -108,6 +123,8 @@ def _evaluate_run(flags: list[str], overrides: list[str], given: list[str]) -> i
         earlier = earlier if source is None else replayed(earlier, [referring("start.source", source)])
         command = [*flags, *others, f"checkpoint={quoted(str(path))}"]
         status = max(status, launch("evaluate", "evaluate", command, replay=earlier))
+        if status and placement() is not None:
+            break  # the processes that were to compute along have gone with the run that failed
     return status
 
 
@@ -162,6 +179,23 @@ def convert(arguments: list[str]) -> int:
     return run(arguments)
 
 
+# --- search
+
+
+def search(arguments: list[str]) -> int:
+    """Looks for settings with several objectives on validation data."""
+    from importlib.util import find_spec
+
+    if _asks_for_help(arguments) or not arguments:
+        print(SEARCH_USAGE, end="")
+        return 0
+    if find_spec("optuna") is None:
+        raise ConfigError("search: Optuna is not installed; allowed: pip install 'snnrobust[search]'")
+    from snnrobust.search.search import search as run
+
+    return run(arguments)
+
+
 # --- import
 
 
@@ -211,6 +245,20 @@ def export(arguments: list[str]) -> int:
     print(f"{done.size:,} bytes, {done.size / done.dense:.2f} of all weights as safetensors ({done.dense:,} bytes)")
     print(f"read back, the same: {done.path}")
     return 0
+
+
+# --- sync
+
+
+def sync(arguments: list[str]) -> int:
+    """Uploads what was tracked offline."""
+    if _asks_for_help(arguments):
+        print(SYNC_USAGE, end="")
+        return 0
+    from snnrobust.syncing import read
+    from snnrobust.syncing import sync as upload
+
+    return upload(*read(arguments))
 
 
 # --- describe

@@ -12,14 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
@@ -27,9 +26,11 @@ from snnrobust.building import build as build
 from snnrobust.building import in_one_line
 from snnrobust.building import instantiate as instantiate
 from snnrobust.check import check
+from snnrobust.fitting import fit_attacks
 from snnrobust.overrides import parse, trusted
 from snnrobust.saved import pinned, pinned_run, pinned_weights
 from snnrobust.schema import ConfigError, unknown
+from snnrobust.yamls import folder, groups
 
 VERSION_BASE = "1.3"
 
@@ -49,29 +50,12 @@ class Composed:
     launcher: Mapping[str, Any] | None = None
 
 
-def folder() -> Path:
-    """Where the yaml files are: inside an installed package, or at the top of a source tree."""
-    inside = Path(__file__).parent / "conf"
-    return inside if inside.is_dir() else Path(__file__).parent.parent / "conf"
-
-
 def _times(*factors: object) -> float:
     """`${times:${threat.eps},0.31875}`; what is no number is left for the check to complain about."""
     try:
         return math.prod(float(Fraction(str(factor))) for factor in factors)
     except ValueError:
         return math.nan
-
-
-@cache
-def groups() -> dict[str, list[str]]:
-    """Config groups and their choices."""
-    found: dict[str, list[str]] = {}
-    for path in sorted(folder().rglob("*.yaml")):
-        group = path.parent.relative_to(folder()).as_posix()
-        if group != ".":
-            found.setdefault(group, []).append(path.stem)
-    return found
 
 
 def prepare() -> None:
@@ -145,7 +129,7 @@ def _base(root: str, choices: tuple[str, ...]) -> DictConfig:
 def _chosen(root: str, choices: tuple[str, ...]) -> DictConfig:
     """The same with attacks that fit, which says what keys there are."""
     composed = copy.deepcopy(_base(root, choices))
-    _fit_attacks(composed, composed.hydra.runtime.choices)
+    fit_attacks(composed, composed.hydra.runtime.choices)
     return composed
 
 
@@ -184,7 +168,7 @@ def resolved(composed: DictConfig, choices: Mapping[Any, Any]) -> Composed:
     """
     try:
         own = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
-        _fit_attacks(own, choices)
+        fit_attacks(own, choices)
         content = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         text = in_one_line(error)
@@ -205,40 +189,6 @@ def resolved(composed: DictConfig, choices: Mapping[Any, Any]) -> Composed:
     launcher = content.pop("launcher", None)
     named.pop("launcher", None)
     return Composed({str(k): v for k, v in content.items()}, named, launcher)
-
-
-AROUND = {"threat": "linf", "estimator": "trained"}
-"""What the yaml files of defences, regularizers and validations choose for the attack in them."""
-
-
-def _fit_attacks(config: DictConfig, choices: Mapping[Any, Any]) -> None:
-    """Takes back, in place, what such a file chose for its attack where another attack has no use for it.
-
-    What the command line chose stays, and is refused later where the attack does not know it.
-
-    Raises:
-        ConfigError: for attacks that look at another run, or at codes.
-    """
-    for group, choice in choices.items():
-        word, _, place = str(group).partition("@")
-        if (
-            word != "attack"
-            or not choice
-            or place.partition(".")[0] not in ("defence", "regularizer", "training", "start")
-        ):
-            continue
-        own = OmegaConf.to_container(OmegaConf.load(folder() / "attack" / f"{choice}.yaml"))
-        assert isinstance(own, dict)
-        if "seed" not in own:
-            raise ConfigError(f"{group}: got {choice}; allowed: attacks on the inputs of the network that is trained")
-        for name, default in AROUND.items():
-            if own.get(name) == f"${{{name}}}" or choices.get(f"{name}@{place}.{name}") != default:
-                continue
-            with open_dict(config):
-                node = OmegaConf.select(config, place)
-                brought = node.pop(name)
-                if name in own:
-                    node[name] = {key: value if key == "_target_" else brought[key] for key, value in own[name].items()}
 
 
 FRACTION = re.compile(r"\d+(\.\d+)?/[1-9]\d*")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console, Group
@@ -42,7 +43,7 @@ class Terminal:
 
     def tracked_offline(self, folder: str) -> None:
         if not self.brief:
-            print(f"tracked offline; upload with: wandb sync {folder}")
+            print(f"tracked offline; upload with: snnrobust sync {Path(folder).parents[1]}")
 
     @contextmanager
     def training(self, name: str, steps: int) -> Iterator[Callable[[float, float], None]]:

@@ -17,8 +17,9 @@ from snnrobust.conversion.base import Ground, Start
 from snnrobust.data.dataset import DataSource, Splits
 from snnrobust.estimators.base import Estimator
 from snnrobust.estimators.strongest import Strongest
-from snnrobust.evaluation import evaluator
 from snnrobust.evaluation.evaluator import Evaluator, Settings
+from snnrobust.evaluation.ledger import Ledger
+from snnrobust.evaluation.progress import Progress, silent
 from snnrobust.evaluation.report import Report
 from snnrobust.foreign import Foreign, load_weights, verify
 from snnrobust.randomness import isolated
@@ -32,7 +33,9 @@ from snnrobust.training.connectivity.base import Connectivity, Free
 from snnrobust.training.course import Trained
 from snnrobust.training.defences.base import Defence
 from snnrobust.training.imported import Imported
+from snnrobust.training.keeping import FORGETFUL, Keeper
 from snnrobust.training.loop import Trainer
+from snnrobust.training.memory import spoken_of
 from snnrobust.training.scores import Epoch
 from snnrobust.training.settings import TrainingSettings
 from snnrobust.training.trial import refuse_unusable
@@ -122,8 +125,11 @@ class Experiment:
         splits: Splits,
         on_epoch: Callable[[Epoch], None],
         progress: loop.Progress = loop.silent,
+        keeper: Keeper = FORGETFUL,
     ) -> Mapping[str, Any]:
         """Gives `model` what it begins with, in place, and says what there is to say of that.
+
+        A start that trains is taken up where `keeper` has it.
 
         Raises:
             ValueError: in one line, if that does not fit the model.
@@ -139,6 +145,7 @@ class Experiment:
             seed=self.seed,
             on_epoch=on_epoch,
             progress=progress,
+            keeper=keeper,
         )
         with isolated("start", self.seed):
             return self.start().begin(model, ground)
@@ -149,8 +156,10 @@ class Experiment:
         splits: Splits,
         on_epoch: Callable[[Epoch], None],
         progress: loop.Progress = loop.silent,
+        keeper: Keeper = FORGETFUL,
     ) -> Trained:
-        """Trains `model` in place; the selected weights are in the result, not in the model."""
+        """Trains `model` in place, from where `keeper` has it. The selected weights are in the result, not in the
+        model."""
         assert isinstance(self.training, TrainingSettings)
         trainer = Trainer(
             settings=self.training,
@@ -160,14 +169,22 @@ class Experiment:
             augmentation=self.dataset.augmentation,
             connectivity=self.connectivity,
         )
-        with isolated("training", self.seed):
-            return trainer(model, splits.train, splits.validation, on_epoch, progress)
+        return trainer(model, splits.train, splits.validation, on_epoch, progress, keeper)
 
-    def evaluate(self, model: Classifier, splits: Splits, progress: evaluator.Progress = evaluator.silent) -> Report:
-        """Runs the suite on the test data; what an attack has to choose, it chooses on the validation data."""
+    def evaluate(
+        self, model: Classifier, splits: Splits, progress: Progress = silent, ledger: Ledger | None = None
+    ) -> Report:
+        """Runs the suite on the test data; what an attack has to choose, it chooses on the validation data.
+
+        Batches that `ledger` has on record are not computed again.
+
+        Raises:
+            OutOfMemory: if memory does not suffice.
+        """
         reference = None if self.reference is None else self.reference()
         judge = Evaluator(self.attacks, self.threat, self.estimator, self.headline, self.evaluation, reference)
-        return judge(model, splits.test, progress, splits.validation)
+        with spoken_of("evaluation.batch_size", self.evaluation.batch_size, "a smaller one"):
+            return judge(model, splits.test, progress, splits.validation, ledger)
 
 
 @dataclass(frozen=True)
@@ -232,10 +249,19 @@ class ForeignExperiment:
         with untouched(model):
             return verify(model, batch.x, splits.test.labels)
 
-    def evaluate(self, model: Classifier, splits: Splits, progress: evaluator.Progress = evaluator.silent) -> Report:
-        """Runs the suite on the test data; what an attack has to choose, it chooses on the validation data."""
+    def evaluate(
+        self, model: Classifier, splits: Splits, progress: Progress = silent, ledger: Ledger | None = None
+    ) -> Report:
+        """Runs the suite on the test data; what an attack has to choose, it chooses on the validation data.
+
+        Batches that `ledger` has on record are not computed again.
+
+        Raises:
+            OutOfMemory: if memory does not suffice.
+        """
         judge = Evaluator(self.attacks, self.threat, self.estimator, self.headline, self.evaluation)
-        return judge(model, splits.test, progress, splits.validation)
+        with spoken_of("evaluation.batch_size", self.evaluation.batch_size, "a smaller one"):
+            return judge(model, splits.test, progress, splits.validation, ledger)
 
 
 def untrained(

@@ -21,6 +21,8 @@ REFERRING = ("path", "family", "lineage")
 """What a config says of a run that it refers to, beside its training signature."""
 NOT_CONTENT = {"dataset": (*PLACES, "eps"), "suite": ("name",), "weights": ("path",)}
 """Where things lie, or names and defaults of values that count elsewhere."""
+OF_MEMORY = ("auto_batch",)
+"""Settings, wherever they stand, by which a run that fits into memory is the same run."""
 
 
 def training_signature(config: Mapping[str, Any]) -> str:
@@ -75,7 +77,7 @@ def _canonical(value: Any) -> Any:
     """Equal numbers look equal: `weight=0` and `weight=0.0` are one run."""
     if isinstance(value, Mapping):
         # A run that is referred to is its training, wherever it lies.
-        left_out = REFERRING if "training_signature" in value else ()
+        left_out = (*OF_MEMORY, *(REFERRING if "training_signature" in value else ()))
         return {str(k): _canonical(v) for k, v in value.items() if k not in left_out}
     if isinstance(value, list | tuple):
         return [_canonical(v) for v in value]

@@ -26,6 +26,9 @@ SCHEMA = 1
 CONFIG, CHECKPOINT, HISTORY = "config.yaml", "checkpoint.pt", "history.jsonl"
 SPARSE_WEIGHTS = "weights.sparse.safetensors"
 RESULTS, OUTCOMES, GRADIENTS, FAILURE = "results.json", "outcomes.npz", "gradients.npz", "failure.json"
+SEARCH = "search.json"
+JOURNAL = "evaluation.jsonl"
+"""Finished batches of an evaluation under way; gone once its results are there."""
 
 
 STATE = "training.pt"

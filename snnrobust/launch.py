@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from snnrobust.check import check
-from snnrobust.config import VERSION_BASE, Composed, compose, folder, instantiate, prepare
+from snnrobust.config import VERSION_BASE, Composed, compose, instantiate, prepare
 from snnrobust.console import Terminal, results_line, results_table, results_title, stdout
 from snnrobust.identity import OPTIONAL_KEYS, PLACES, TRAINING_KEYS, digest
 from snnrobust.job import Job, RunFailed
@@ -25,6 +25,7 @@ from snnrobust.saved import config_beside, refuse_imported
 from snnrobust.schema import ConfigError
 from snnrobust.sweepfiles import WORD, named, words_of
 from snnrobust.sweeping import say, sweep
+from snnrobust.yamls import folder
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -182,7 +183,7 @@ def _sweep(command: Command) -> int:
     print(f"{len(command.tasks)} runs: {done} done, {len(failures)} failed")
     home = command.tasks[0].job.home.parent
     if any(any(task.job.folder.glob("wandb/offline-run-*")) for task in command.tasks):
-        print(f"tracked offline; upload with: wandb sync $(find {home} -name 'offline-run-*')")
+        print(f"tracked offline; upload with: snnrobust sync {home}")
     for failure in failures.values():
         say(f"snnrobust: {failure}")
     return 1 if failures else 0

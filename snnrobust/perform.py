@@ -7,6 +7,7 @@ from typing import Any
 
 from snnrobust.console import Terminal
 from snnrobust.job import Job, RunFailed, results_of
+from snnrobust.tracking import asked_by_agent
 
 
 def perform(job: Job, display: Terminal, wait: bool = True) -> tuple[dict[str, Any], bool]:
@@ -25,11 +26,13 @@ def perform(job: Job, display: Terminal, wait: bool = True) -> tuple[dict[str, A
     results = None if job.config["force"] else results_of(job)
     if results is not None:
         _refuse_other_files(job, results)
-        return results, True
+        if not asked_by_agent():  # that one has to be told, below
+            return results, True
     from snnrobust.building import build, build_foreign
     from snnrobust.run import run
 
-    return run(job, build_foreign if "weights" in job.config else build, display, wait), False
+    builder = build_foreign if "weights" in job.config else build
+    return run(job, builder, display, wait), results is not None
 
 
 def _refuse_other_files(job: Job, results: Mapping[str, Any]) -> None:

@@ -127,6 +127,21 @@ def _fresh(draw: Callable[..., Tensor], like: Tensor, batch: int) -> Tensor:
     return torch.stack([draw(one.shape, generator=g) for g in streams], batch).to(like)
 
 
+def remembered() -> Callable[[], None]:
+    """What takes the global streams (torch, NumPy, the standard library) back to where they are now, when called."""
+    python_state, numpy_state, state = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    on_devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+
+    def back() -> None:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)  # noqa: NPY002
+        torch.set_rng_state(state)
+        if on_devices:
+            torch.cuda.set_rng_state_all(on_devices)
+
+    return back
+
+
 @contextmanager
 def isolated(*parts: object) -> Iterator[None]:
     """Runs its body with all global streams seeded by `key(*parts)` and gives the caller's streams back untouched.

@@ -64,6 +64,7 @@ def results_content(
         "flags": [vars(flag) | {"anchor": flag.anchor} for flag in checks.flags],
         "worst_case_over": list(report.inside),
         "best_epoch": checkpoint.epoch,
+        "resumed_at": checkpoint.provenance.get("resumed_at", []),
         "samples": {name: len(getattr(splits, name)) for name in ("train", "validation", "test")},
         "split_digests": dict(splits.digests),
         "seeds": {"training": experiment.seed, "evaluation": experiment.evaluation.seed},

@@ -13,9 +13,13 @@ from typing import Any, Protocol
 
 import yaml
 
-from snnrobust.claims import Claim, patiently
-from snnrobust.data.dataset import DataError, refuse_other_files
-from snnrobust.evaluation import evaluator
+from snnrobust import distributed
+from snnrobust.claims import Busy, Claim, patiently
+from snnrobust.data.dataset import DataError, Splits, refuse_other_files
+from snnrobust.evaluation.grounds import grounds
+from snnrobust.evaluation.journal import Journal
+from snnrobust.evaluation.ledger import Ledger
+from snnrobust.evaluation.progress import Progress
 from snnrobust.evaluation.report import Report
 from snnrobust.experiment import Experiment, ForeignExperiment
 from snnrobust.files import write_atomically, write_json
@@ -25,6 +29,8 @@ from snnrobust.job import (
     EVALUATION_LOCK,
     FAILURE,
     GRADIENTS,
+    HISTORY,
+    JOURNAL,
     OUTCOMES,
     RESULTS,
     TRAINING_LOCK,
@@ -36,13 +42,14 @@ from snnrobust.job import (
 from snnrobust.record import gradients, outcomes, plain, results_content, summary
 from snnrobust.schema import ConfigError
 from snnrobust.spiking.classifier import SpikingClassifier
-from snnrobust.tracking import Description, Tracked, Tracker
+from snnrobust.tracking import Description, NoTracker, Tracked, Tracker, asked_by_agent, retell
 from snnrobust.training import loop
 from snnrobust.training.checkpoint import CheckpointError
 from snnrobust.training.course import Diverged
+from snnrobust.training.memory import OutOfMemory
 from snnrobust.weights import weights
 
-FOR_USERS = (ConfigError, DataError, CheckpointError, Diverged)
+FOR_USERS = (ConfigError, DataError, CheckpointError, Diverged, OutOfMemory, distributed.Lost)
 """Errors whose message says all: their type adds nothing."""
 
 log = logging.getLogger(__name__)
@@ -55,7 +62,7 @@ class Display(Protocol):
     def training(self) -> loop.Progress: ...
 
     @property
-    def evaluation(self) -> evaluator.Progress: ...
+    def evaluation(self) -> Progress: ...
 
     def tracked_offline(self, folder: str) -> None: ...
 
@@ -80,17 +87,40 @@ def run(job: Job, build: Build, display: Display, wait: bool = True) -> dict[str
     return patiently(lambda: _claimed_and_run(job, build, display), wait)
 
 
+def along(job: Job, build: Build) -> None:
+    """What the other processes of a run do meanwhile: the same computations. They write, show and track nothing.
+
+    Raises:
+        Lost: if the first process cannot go on.
+    """
+    experiment, _ = build(job.config)
+    model = _classifier(experiment)
+    splits = experiment.load()
+    weights(experiment, model, splits, job, NoTracker().start(_description(job, job.home)), loop.silent)
+    _grounds(experiment, job, model, splits)
+    experiment.evaluate(model, splits)
+    distributed.gathered(None)
+
+
 def _claimed_and_run(job: Job, build: Build, display: Display) -> dict[str, Any]:
     """Claims the run directory until its weights are there, and the folder of the evaluation until that is done.
 
     So two processes may evaluate the same weights at the same time, each in a folder of its own.
     """
-    with Claim(job.home / TRAINING_LOCK) as home:
-        folder = job.folder
-        with Claim(folder / EVALUATION_LOCK):
-            # Another process may have made them meanwhile.
-            found = None if job.config["force"] else results_of(job)
-            return _run(job, folder, build, display, home.release) if found is None else found
+    try:
+        with Claim(job.home / TRAINING_LOCK) as home:
+            folder = job.folder
+            with Claim(folder / EVALUATION_LOCK):
+                # Another process may have made them meanwhile.
+                found = None if job.config["force"] else results_of(job)
+                if found is None:
+                    return _run(job, folder, build, display, home.release)
+                if asked_by_agent():
+                    _tell(job, folder, build, display, found)
+                return found
+    except Busy:
+        distributed.from_first(lambda: None)  # those that are to compute along learn that it takes longer
+        raise
 
 
 def _run(
@@ -100,6 +130,9 @@ def _run(
     write_atomically(folder / CONFIG, yaml.safe_dump(plain(job.config), sort_keys=False))
     write_atomically(folder / "overrides.yaml", yaml.safe_dump(list(job.overrides)))
     with _logged(folder / "run.log"), _recorded(job, folder):
+        if job.config["force"]:
+            (folder / JOURNAL).unlink(missing_ok=True)
+        distributed.from_first(lambda: job)
         experiment, tracker = build(job.config)
         start = time.perf_counter()
         model = _classifier(experiment)
@@ -112,11 +145,48 @@ def _run(
             # Other files under the same name may hold training samples in their test part.
             trained = checkpoint.provenance.get("split_digests", {})
             refuse_other_files(trained, splits.digests, "the weights were trained with", "train with force=true")
-            report = experiment.evaluate(model, splits, display.evaluation)
-            results = results_content(experiment, job, checkpoint, splits, report, seconds)
-            _write(folder, report, results)
+            with Journal(folder / JOURNAL, _grounds(experiment, job, model, splits)) as journal:
+                ledger = Ledger(journal)
+                report = experiment.evaluate(model, splits, display.evaluation, ledger)
+                distributed.gathered(None)  # the run has failed if another process fails up to here
+                results = results_content(experiment, job, checkpoint, splits, report, seconds) | _taken_up(ledger)
+                _write(folder, report, results)
+                journal.remove()
             tracked.summary = summary(results)
         return results
+
+
+def _tell(job: Job, folder: Path, build: Build, display: Display, results: Mapping[str, Any]) -> None:
+    """Tells the tracker of a run that is on record: a W&B agent waits for its measures under an identity of its own."""
+    _, tracker = build(job.config)
+    with _tracked(tracker, job, folder, display) as tracked:
+        if job.kind == "train":
+            retell(job.home / HISTORY, tracked.run)
+        tracked.summary = summary(results)
+
+
+def _grounds(
+    experiment: Experiment | ForeignExperiment, job: Job, model: SpikingClassifier | Foreign, splits: Splits
+) -> dict[str, Any]:
+    """Those of the evaluation, once it is known that all processes of this run have them in common.
+
+    Raises:
+        ConfigError: if they have not.
+    """
+    own = grounds(job.evaluation, model, splits.digests, experiment.device)
+    for number, theirs in enumerate(distributed.gathered(own)):
+        if other := [key for key in own if own[key] != theirs[key]]:
+            raise ConfigError(
+                f"process {number} has other {', '.join(other)} than process {distributed.rank()}; allowed: the same "
+                "in all processes of a run"
+            )
+    return own
+
+
+def _taken_up(ledger: Ledger) -> dict[str, Any]:
+    """How much of an evaluation was on record, if anything was."""
+    taken = {"batches_on_record": ledger.replayed, "batches": ledger.batches}
+    return {"resumed_evaluation": taken} if ledger.replayed else {}
 
 
 def _classifier(experiment: Experiment | ForeignExperiment) -> SpikingClassifier | Foreign:
@@ -202,7 +272,8 @@ def _recorded(job: Job, folder: Path) -> Iterator[None]:
         kind = "" if isinstance(error, FOR_USERS) else f"{type(error).__name__}: "
         line = " ".join(f"{kind}{error}".split())
         log.exception("run failed")
-        content = failure_content(job, line, traceback.format_exc())
+        more = {"kind": error.kind, "batch_size": error.batch_size} if isinstance(error, OutOfMemory) else {}
+        content = failure_content(job, line, traceback.format_exc(), **more)
         try:
             write_json(folder / FAILURE, content)
         except OSError as second:

@@ -15,12 +15,13 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from snnrobust.config import Composed, compose, compose_plain, groups
+from snnrobust.config import Composed, compose, compose_plain
 from snnrobust.identity import TRAINING_KEYS
 from snnrobust.job import Job
 from snnrobust.overrides import parse, place, quoted, referring, touched
 from snnrobust.saved import checkpoint_of, config_beside, read_yaml, reference_to
 from snnrobust.schema import ConfigError, unknown
+from snnrobust.yamls import groups
 
 OWN = ("conversion", "experiment")
 """Keys of `conf/convert.yaml` itself."""

@@ -6,6 +6,7 @@ usage: snnrobust VERB ...
   train [-m] [group=choice ...] [key=value ...]         train, attack, measure; -m sweeps over comma-separated values
   train +sweeps=NAME [launcher=parallel|slurm|ray]      the sweep that sweeps/NAME.yaml describes
   plan +sweeps=NAME                                     its runs, and how far each is; also of -m key=value,value
+  search KEY='interval(LOW,HIGH)' KEY=A,B [search....]  trials at the values that look best on validation data
   evaluate checkpoint=RUN [-m] [key=value ...]          attack a saved model again, with other attacks or settings
   evaluate model._target_=package.Net checkpoint=FILE   attack any torch.nn.Module; FILE is its state dict
            [dataset=...] [+model.NAME=VALUE ...]
@@ -13,6 +14,7 @@ usage: snnrobust VERB ...
   import FORMAT FILE [key=value ...]                    a run from weights that the code of a paper saved
   export RUN [format=sparse|safetensors|nir]            a trained network as a file for other programs
   report DIR ... [--out DIR] [--title TEXT]             tables, figures and one HTML page from any number of runs
+  sync [FOLDER] [jobs=4]                                uploads to W&B what was tracked offline
   describe [model=...] [dataset=...]                    layers, shapes, parameters, operations, memory
 
   train --help     groups and their choices
@@ -30,6 +32,25 @@ Lists the runs of snnrobust train with the same words, all of them composed and 
   failed     it ended with an error; the sweep runs it again
   begun      it was interrupted in its training; the sweep goes on with it
   todo
+"""
+
+SEARCH_USAGE = """\
+usage: snnrobust search KEY='interval(LOW,HIGH)' KEY=A,B ... [search.key=value ...] [group=choice ...] [key=value ...]
+
+Looks for values with high accuracy on clean and on attacked validation data, and shows the Pareto front. What a key may
+be is typed as interval(LOW,HIGH), range(START,STOP,STEP), choice(A,B) or A,B; tag(log,interval(...)) draws on a
+logarithmic, tag(int,interval(...)) whole numbers. The same command goes on where it was interrupted.
+
+  search.name=NAME         its folder is runs/searches/NAME (default)
+  search.trials=N          in all (20); a larger number later on extends the search
+  search.sampler=CHOICE    tpe, nsga2, random or grid
+  search.seed=N            of the sampler (0)
+  search.objectives=[...]  validation_accuracy, validation_robust_accuracy (these two), validation_loss, sparsity,
+                           stored_weights, stored_bytes
+  search.over_seeds=[...]  each trial is a run for each of these seeds, and counts by its means
+  search.batch=N           trials proposed and run together (1), as with launcher=parallel
+  search.startup=N         trials at random before tpe learns from them (10)
+  search.population=N      of a generation of nsga2 (20)
 """
 
 IMPORT_USAGE = """\
@@ -75,4 +96,12 @@ Writes the network of a run (its directory, or the checkpoint in it) into a file
   nir               the network as a graph for other simulators and neuromorphic hardware (network.nir)
 
 sparse unless said otherwise. The file lies in the run directory, or is FILE; an older one is replaced.
+"""
+
+SYNC_USAGE = """\
+usage: snnrobust sync [FOLDER] [jobs=4]
+
+Uploads the runs under FOLDER (runs) that were tracked offline to the W&B server: each of them once, so many at a time.
+Runs that are still going on are left for later. Interrupted, the same command goes on; several share the work.
+The server and the key are those of the W&B client: `wandb login`, or WANDB_BASE_URL and WANDB_API_KEY.
 """

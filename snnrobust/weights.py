@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
-import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
-from snnrobust import compressed
+from snnrobust import compressed, distributed
 from snnrobust.data.dataset import Splits
 from snnrobust.experiment import Experiment, ForeignExperiment
 from snnrobust.foreign import Foreign
-from snnrobust.job import CHECKPOINT, GRADIENTS, HISTORY, OUTCOMES, RESULTS, SPARSE_WEIGHTS, Job
+from snnrobust.job import CHECKPOINT, GRADIENTS, HISTORY, JOURNAL, OUTCOMES, RESULTS, SPARSE_WEIGHTS, STATE, Job
 from snnrobust.record import curves, kept_metrics, provenance
 from snnrobust.saved import refuse_imported
 from snnrobust.schema import ConfigError
 from snnrobust.spiking.classifier import SpikingClassifier
 from snnrobust.spiking.synapses import sparsity, synapses
-from snnrobust.tracking import Tracked
+from snnrobust.tracking import Tracked, retell
 from snnrobust.training import loop
 from snnrobust.training.checkpoint import Checkpoint, CheckpointError
+from snnrobust.training.course import Trained
+from snnrobust.training.history import History
 from snnrobust.training.scores import Epoch
+from snnrobust.training.underway import Underway
 from snnrobust.training.untrained import Untrained
 
 log = logging.getLogger(__name__)
@@ -45,7 +48,7 @@ def _tried(experiment: ForeignExperiment, model: Foreign, splits: Splits, job: J
         cautions = experiment.cautions(model, splits)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    for caution in cautions:
+    for caution in cautions if distributed.rank() == 0 else ():
         log.warning(caution)
         print(f"warning: {caution}", file=sys.stderr)
     origin = {"model": job.config["model"]["_target_"], "weights": job.config["weights"], "cautions": cautions}
@@ -62,22 +65,28 @@ def _trained(
 ) -> tuple[Checkpoint, dict[str, float]]:
     """The checkpoint, from a training if there is none yet, with its weights in `model`; and the seconds it took."""
     path = job.checkpoint or job.home / CHECKPOINT
-    if job.kind == "train" and (job.config["force"] or not path.exists()):
+    first = distributed.rank() == 0
+    if distributed.from_first(lambda: job.kind == "train" and (job.config["force"] or not path.exists())):
         refuse_imported(job.config)
-        _forget(job.home)
+        distributed.from_first(lambda: _forget(job))  # before any of them looks
         checkpoint = _train(experiment, model, splits, job, tracked, progress)
-        checkpoint.save(path)
+        if first:
+            checkpoint.save(path)
         spent = checkpoint.seconds
     else:
-        checkpoint = Checkpoint.load(path)
+        checkpoint = distributed.from_first(lambda: Checkpoint.load(path))
         if checkpoint.signature != job.training:
             other = checkpoint.signature
             raise CheckpointError(f"{path}: weights of training {other}, but the config beside it is of {job.training}")
         spent = {}
         log.info("using %s, trained in %.1f s here", path, checkpoint.seconds.get("train", 0))
+        if job.kind == "train":
+            retell(job.home / HISTORY, tracked)
+    if job.kind == "train" and first:
+        (job.home / STATE).unlink(missing_ok=True)
     checkpoint.restore(model, path)
     sparse = path.with_name(SPARSE_WEIGHTS)
-    if job.kind == "train" and not sparse.exists():  # nor is it there if the run was killed in between
+    if job.kind == "train" and first and not sparse.exists():  # nor is it there if the run was killed in between
         _store_sparse(model, sparse)
     return checkpoint, spent
 
@@ -90,11 +99,13 @@ def _store_sparse(model: SpikingClassifier, path: Path) -> None:
         log.info("%s: %d bytes, as read back", path, size)
 
 
-def _forget(home: Path) -> None:
-    """Removes what describes weights that are about to be replaced."""
-    for name in (CHECKPOINT, SPARSE_WEIGHTS, RESULTS, OUTCOMES, GRADIENTS):
-        for old in (home / name, *home.glob(f"*/{name}")):
+def _forget(job: Job) -> None:
+    """Removes what describes weights that are about to be replaced, and with `force` those under way too."""
+    for name in (CHECKPOINT, SPARSE_WEIGHTS, RESULTS, OUTCOMES, GRADIENTS, JOURNAL):
+        for old in (job.home / name, *job.home.glob(f"*/{name}")):
             old.unlink(missing_ok=True)
+    if job.config["force"]:
+        (job.home / STATE).unlink(missing_ok=True)
 
 
 def _train(
@@ -105,33 +116,55 @@ def _train(
     tracked: Tracked,
     progress: loop.Progress,
 ) -> Checkpoint:
-    history = job.home / HISTORY
-    history.write_text("")
+    """Trains from where an earlier process was killed, otherwise from the beginning."""
+    underway = Underway(job.home / STATE, job.training, splits.digests)
+    history = History(job.home / HISTORY, underway.content.rows)
+    for values in history.rows:  # a tracked run is of one process, and whole
+        tracked.log(values)
 
     def on_epoch(epoch: Epoch) -> None:
         values = curves(epoch)
-        with history.open("a") as file:
-            file.write(json.dumps(values) + "\n")
+        history.add(values)
         tracked.log(values)
         log.info("epoch %d: loss %.4f, validation loss %.4f", epoch.epoch, epoch.train.loss, epoch.validation.loss)
 
-    start = time.perf_counter()
-    try:
-        begun = experiment.begin(model, splits, on_epoch, progress)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    origin = provenance(experiment, job) | ({"start": dict(begun)} if begun else {})
+    begun = _begun(experiment, model, splits, underway, on_epoch, progress)
+    origin = provenance(experiment, job) | ({"start": begun} if begun else {})
     origin |= {"split_digests": dict(splits.digests)} if splits.digests else {}
     if isinstance(experiment.training, Untrained):
         state = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
-        return Checkpoint(job.training, 0, {}, {"train": time.perf_counter() - start}, origin, state)
-    trained = experiment.train(model, splits, on_epoch, progress)
+        return Checkpoint(job.training, 0, {}, {"train": underway.seconds}, origin, state)
+    trained = experiment.train(model, splits, on_epoch, progress, underway.keeper("training"))
     log.info("epochs trained: %d; the best on validation data: %d", trained.epochs, trained.best.epoch)
     return Checkpoint(
         job.training,
         trained.best.epoch,
         kept_metrics(trained.best),
-        {"train": time.perf_counter() - start},
-        origin | {"epochs": trained.epochs},
+        {"train": underway.seconds},
+        origin | {"epochs": trained.epochs} | _micro_batch(trained) | underway.provenance(),
         dict(trained.state),
     )
+
+
+def _micro_batch(trained: Trained) -> dict[str, int]:
+    """How many samples a pass had, where memory made them fewer than a batch has."""
+    return {} if trained.micro_batch is None else {"micro_batch": trained.micro_batch}
+
+
+def _begun(
+    experiment: Experiment,
+    model: SpikingClassifier,
+    splits: Splits,
+    underway: Underway,
+    on_epoch: Callable[[Epoch], None],
+    progress: loop.Progress,
+) -> Mapping[str, Any]:
+    """What the start says of what it gave `model`, unless an earlier process has come as far as that."""
+    if underway.content.begun is not None:
+        underway.begins_with(model)
+        return underway.content.begun
+    try:
+        begun = experiment.begin(model, splits, on_epoch, progress, underway.keeper("start"))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    return underway.begin(begun, model) if begun else {}

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from snnrobust import __version__
-from snnrobust.config import groups
 from snnrobust.usage import USAGE
+from snnrobust.yamls import groups
 
 PYTHON = [sys.executable, "-m", "snnrobust"]
 

@@ -8,13 +8,14 @@ import torch
 import yaml
 
 from snnrobust.attacks.transfer import Transfer
-from snnrobust.config import build, compose, folder, groups, instantiate
+from snnrobust.config import build, compose, instantiate
 from snnrobust.identity import evaluation_signature, training_signature
 from snnrobust.launchers.base import Launcher
 from snnrobust.saved import reference_to
 from snnrobust.schema import ConfigError, _evaluate, check_value, parameters_of
 from snnrobust.spiking.classifier import SpikingClassifier
 from snnrobust.training.checkpoint import Checkpoint
+from snnrobust.yamls import folder, groups
 
 PARTS = {"estimator/members"}
 """Groups whose choices are parts of other choices alone."""
@@ -120,7 +121,7 @@ def differs(value, default):
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
 def test_every_choice_composes_passes_the_check_and_builds(group, choice, default, saved):
-    overrides = overrides_for(group, choice, default.choices, saved)
+    overrides = overrides_for(group, choice, {**default.choices, "launcher": "local"}, saved)
     composed = compose("config", [*overrides, "tracker=none", "device=cpu"] if group != "tracker" else overrides)
     if group == "launcher":  # of a command, not of its runs
         assert isinstance(instantiate("launcher", composed.launcher), Launcher)

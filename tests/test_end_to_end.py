@@ -503,7 +503,7 @@ def test_a_tracked_run_mirrors_its_results(tmp_path):
     answer = done(*QUICK, f"runs={tmp_path}", tracker="wandb")
     run = only(tmp_path)
     (tracked,) = run.glob("wandb/offline-run-*")
-    assert f"wandb sync {tracked}" in " ".join((answer.out + answer.err).split())
+    assert f"snnrobust sync {tracked.parents[1]}" in " ".join((answer.out + answer.err).split())
     inspect = [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", "--summary", "--json", str(tracked)]
     mirror = json.loads(subprocess.run(inspect, capture_output=True, text=True, check=True).stdout)
     content = results(run)

@@ -68,7 +68,7 @@ def test_nothing_else_is_in_the_wheel(names):
 
 
 def test_an_installed_package_reads_its_own_yaml_files(installed, tmp_path):
-    done = python(installed, tmp_path, "-c", "from snnrobust.config import folder; print(folder().resolve())")
+    done = python(installed, tmp_path, "-c", "from snnrobust.yamls import folder; print(folder().resolve())")
     assert done.stdout.strip() == str((installed / "snnrobust" / "conf").resolve()), done.stderr
 
 

@@ -14,6 +14,7 @@ from snnrobust.spiking.classifier import SpikingClassifier
 from snnrobust.spiking.neuron import Neuron
 from snnrobust.spiking.synapses import densities, sparsity, synapses
 from snnrobust.training.defences.base import Defence
+from snnrobust.training.keeping import FORGETFUL, Keeper
 from snnrobust.training.loop import Progress, silent
 from snnrobust.training.scores import Epoch
 
@@ -31,6 +32,7 @@ class Ground:
         seed: of what is drawn.
         on_epoch: told about every epoch of a training that the start consists of.
         progress: where that is shown.
+        keeper: where its state is kept; there is place for one.
     """
 
     train: Split
@@ -41,6 +43,7 @@ class Ground:
     seed: int
     on_epoch: Callable[[Epoch], None]
     progress: Progress = silent
+    keeper: Keeper = FORGETFUL
 
 
 class Start(ABC):

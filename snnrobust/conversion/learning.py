@@ -21,6 +21,7 @@ from snnrobust.spiking.synapses import weighted
 from snnrobust.training.course import Diverged, Trained
 from snnrobust.training.defences.base import Defence, Look, Moment
 from snnrobust.training.loop import Trainer
+from snnrobust.training.memory import OutOfMemory
 from snnrobust.training.settings import TrainingSettings
 from snnrobust.training.trial import refuse_unusable
 
@@ -70,9 +71,15 @@ def _trained(scored: SpikingClassifier, quotas: Quotas, settings: TrainingSettin
     trainer = Trainer(settings, ground.regularizer, defence, ground.seed, ground.augmentation)
     try:
         refuse_unusable(settings, scored, next(scored.parameters()).device)
-        return trainer(scored, ground.train, ground.validation, ground.on_epoch, ground.progress)
+        return trainer(scored, ground.train, ground.validation, ground.on_epoch, ground.progress, ground.keeper)
     except (ValueError, ConfigError, Diverged) as error:
-        raise type(error)(str(error).replace("training.", "start.training.")) from error
+        raise type(error)(_of_start(error)) from error
+    except OutOfMemory as error:
+        raise OutOfMemory(_of_start(error), error.batch_size) from error
+
+
+def _of_start(error: Exception) -> str:
+    return str(error).replace("training.", "start.training.")
 
 
 def _mask(layer: nn.Module) -> Tensor:

@@ -45,10 +45,14 @@ class Shares(Quotas):
         self.register_buffer("most", torch.tensor(most), persistent=False)
         between = (share**0.5 - self.least) / (self.most - self.least)
         self.rates = nn.Parameter(between.nan_to_num(0.5).clamp(0.01, 0.99).logit())
-        self.price, self.met = 0.0, False
+        # Buffers, since a training that is taken up again needs them.
+        self.register_buffer("price", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("met", torch.tensor(False))
 
     least: Tensor
     most: Tensor
+    price: Tensor
+    met: Tensor
 
     def shares(self) -> Tensor:
         """By layer, with a graph."""
@@ -72,9 +76,11 @@ class Shares(Quotas):
     def penalty(self, moment: Moment) -> Tensor:
         """The excess at a price of `gamma` times the epoch, which rises no further once the excess was gone."""
         excess = self.excess()
-        self.met = self.met or float(excess.detach()) < MET
-        self.price = self.price if self.met else self.gamma * moment.epoch
-        return self.price * excess
+        if float(excess.detach()) < MET:
+            self.met.fill_(True)
+        if not self.met:
+            self.price.fill_(self.gamma * moment.epoch)
+        return float(self.price) * excess
 
 
 class _Weighed(torch.autograd.Function):

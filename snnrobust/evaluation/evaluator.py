@@ -3,44 +3,33 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Literal
 
 import torch
-from torch import Tensor
 
-from snnrobust.attacks.base import Attack, Stepwise
+from snnrobust.attacks.base import Attack
 from snnrobust.attacks.guard import untouched
 from snnrobust.data.dataset import Split
 from snnrobust.estimators.base import Estimator
 from snnrobust.estimators.strongest import Strongest
+from snnrobust.evaluation.columns import Columns, families, family_name
 from snnrobust.evaluation.costs import Costs, compared, costs
 from snnrobust.evaluation.examples import examples
 from snnrobust.evaluation.gradients import survey
 from snnrobust.evaluation.judge import Judge
-from snnrobust.evaluation.outcomes import BROKEN, CLEAN, NOT_ATTACKED, ROBUST, share
+from snnrobust.evaluation.ledger import Ledger
+from snnrobust.evaluation.outcomes import CLEAN, ROBUST
 from snnrobust.evaluation.probes import Probing, declared
+from snnrobust.evaluation.progress import Progress, silent
 from snnrobust.evaluation.report import Report
 from snnrobust.evaluation.selection import Selection, resolved, select, wanted
 from snnrobust.randomness import isolated
 from snnrobust.spiking.classifier import Classifier, SpikingClassifier
 from snnrobust.spiking.fuse import fused
 from snnrobust.threat import Threat
-
-Advance = Callable[[int, float], None]
-"""Called after each batch with the number of samples done and the accuracy so far."""
-Progress = Callable[[str, int], AbstractContextManager[Advance]]
-"""Opened for each phase with its name and number of samples."""
-Family = Sequence[tuple[str, Attack]]
-"""Attacks that one search answers: several lengths of a stepwise one, or a single attack."""
-
-
-def silent(name: str, samples: int) -> AbstractContextManager[Advance]:
-    """A `Progress` that shows nothing."""
-    return nullcontext(lambda _samples, _accuracy: None)
 
 
 @dataclass(frozen=True)
@@ -89,7 +78,12 @@ class Evaluator:
     reference: SpikingClassifier | None = None
 
     def __call__(
-        self, model: Classifier, data: Split, progress: Progress = silent, validation: Split | None = None
+        self,
+        model: Classifier,
+        data: Split,
+        progress: Progress = silent,
+        validation: Split | None = None,
+        ledger: Ledger | None = None,
     ) -> Report:
         """Evaluates in eval mode; the model and the caller's random streams are left as they were.
 
@@ -98,34 +92,38 @@ class Evaluator:
             data: on what.
             progress: where it is shown.
             validation: other data, on which the strongest estimators are chosen where the attacks ask for them.
+            ledger: where batches that were finished by an earlier process are on record; None: nowhere.
+
+        Of several processes (`distributed.py`) each computes its part of the batches of attacks; probes, gradients and
+        costs are computed by all alike. All of them return the same report, up to the seconds.
 
         Raises:
             ValueError: if an estimator does not apply to the model, there are no validation data to choose it on, or
                 the reference does not fit the data.
         """
+        its, ledger = self.settings, ledger or Ledger()
         seconds: dict[str, float] = {}
         with untouched(model):
-            judge = Judge(model, self.settings.draws, self.settings.seed)
-            columns = _Columns(judge, data, self.settings)
-            with _timed(seconds, CLEAN), progress(CLEAN, len(data)) as advance:
+            judge = Judge(model, its.draws, its.seed)
+            columns = Columns(judge, data, ledger, its.batch_size, its.exhaustive, its.cascade)
+            with _timed(seconds, CLEAN, ledger), progress(CLEAN, len(data)) as advance:
                 columns.clean(advance)
-            with _timed(seconds, "costs"), isolated("costs", self.settings.seed):
+            with _timed(seconds, "costs", ledger), isolated("costs", its.seed):
                 spent = self._costs(model, data)
             attacked = self._arranged(model)
-            with _timed(seconds, "selection"):
-                attacks, selection = self._selected(attacked, judge, validation)
+            with _timed(seconds, "selection", ledger):
+                attacks, selection = self._selected(attacked, judge, validation, ledger)
             for family in families(attacks):
-                name = "+".join(name for name, _ in family)
-                with _timed(seconds, f"attack/{name}"), progress(name, len(data)) as advance:
+                name = family_name(family)
+                with _timed(seconds, f"attack/{name}", ledger), progress(name, len(data)) as advance:
                     columns.attack(family, attacked, self._inside(), advance)
-            with _timed(seconds, "probes"):
-                probing = Probing(self.threat, self.estimator, self.settings.batch_size, self.settings.seed)
+            with _timed(seconds, "probes", ledger):
+                probing = Probing(self.threat, self.estimator, its.batch_size, its.seed)
                 probes = probing(attacked, judge, data, columns.outcomes[CLEAN] == ROBUST)
-            with _timed(seconds, "measures"), isolated("measures", self.settings.seed):
-                size, seed = self.settings.batch_size, self.settings.seed
+            with _timed(seconds, "measures", ledger), isolated("measures", its.seed):
                 estimator = self._measured(selection)
-                gradients = survey(model, data, estimator, size, seed)
-                shown = examples(model, attacked, data, estimator, self._shown(attacks), seed)
+                gradients = survey(model, data, estimator, its.batch_size, its.seed)
+                shown = examples(model, attacked, data, estimator, self._shown(attacks), its.seed)
         return Report(
             columns.outcomes,
             columns.majority,
@@ -160,7 +158,7 @@ class Evaluator:
         return fused(model, torch.bfloat16 if self.settings.precision == "bfloat16" else torch.float32)
 
     def _selected(
-        self, attacked: Classifier, judge: Judge, validation: Split | None
+        self, attacked: Classifier, judge: Judge, validation: Split | None, ledger: Ledger
     ) -> tuple[Mapping[str, Attack], Selection | None]:
         """The attacks, with the strongest estimators where they ask for them."""
         request = wanted(self.attacks)
@@ -169,7 +167,7 @@ class Evaluator:
         if validation is None:
             raise ValueError("estimator: the strongest are chosen on validation data; allowed without: any other")
         size, seed = self.settings.batch_size, self.settings.seed
-        chosen = select(request, attacked, judge, validation, self.threat, size, seed)
+        chosen = select(request, attacked, judge, validation, self.threat, size, seed, ledger)
         return resolved(self.attacks, request, chosen.estimator), chosen
 
     def _measured(self, selection: Selection | None) -> Estimator:
@@ -191,115 +189,9 @@ class Evaluator:
         )
 
 
-def families(attacks: Mapping[str, Attack]) -> Iterator[Family]:
-    """Neighbours that are lengths of one search together, shortest first; every other attack by itself."""
-
-    def kind(item: tuple[str, Attack]) -> object:
-        return item[1].family() if isinstance(item[1], Stepwise) else item[0]
-
-    for _, family in groupby(attacks.items(), kind):
-        yield sorted(family, key=lambda item: item[1].steps if isinstance(item[1], Stepwise) else 0)
-
-
-class _Columns:
-    """The outcomes of one evaluation, as they grow."""
-
-    def __init__(self, judge: Judge, data: Split, settings: Settings) -> None:
-        self.judge = judge
-        self.data = data
-        self.settings = settings
-        self.outcomes: dict[str, Tensor] = {}
-        self.majority: dict[str, Tensor] = {}
-        self.excess: dict[str, float] = {}
-        self.standing = torch.ones(len(data), dtype=torch.bool)
-        """Correct so far: on the clean input and, under a cascade, under all attacks inside the threat."""
-
-    def clean(self, advance: Advance) -> None:
-        self._open(CLEAN)
-        for batch in self.data.batches(self.settings.batch_size):
-            self._record([CLEAN], batch.index, *self.judge(CLEAN, self.judge.model, batch.x, batch.y, batch.index))
-            advance(len(batch.x), share(self.outcomes[CLEAN][: int(batch.index[-1]) + 1] == ROBUST))
-        self.standing = self._lenient(CLEAN) != BROKEN
-
-    def attack(self, family: Family, attacked: Classifier, inside: Sequence[str], advance: Advance) -> None:
-        """Runs one search for a family of attacks under each estimator, on the samples that are still in question."""
-        before = self.standing.clone()
-        variants = [attack.variants() for _, attack in family]
-        for (name, attack), members in zip(family, variants, strict=True):
-            self._open(name, everywhere=not attack.adversarial)
-            for member in members:
-                self._open(name + f"/{member}" * bool(member), everywhere=not attack.adversarial)
-        for member in variants[0]:
-            names = [name for name, _ in family]
-            open_ = [self._in_question(name, attack, before) for name, attack in family]
-            todo = torch.stack(open_).any(0).nonzero().flatten()
-            # Nothing splits into one part of nothing.
-            for index in todo.split(self.settings.batch_size) if len(todo) else ():
-                found = _crafted([members[member] for members in variants], attacked, self.data, index)
-                for name, (_, attack), bits, x in zip(names, family, open_, found, strict=True):
-                    self._judge(name, member, attack, x, index, bits[index])
-                advance(len(index), share(self.outcomes[names[-1]] == ROBUST))
-        if self.settings.cascade:
-            for name in set(inside) & {name for name, _ in family}:
-                self.standing &= self._lenient(name) != BROKEN
-
-    def _in_question(self, name: str, attack: Attack, before: Tensor) -> Tensor:
-        """`[N]` bool: samples that the next estimator of an attack should try."""
-        if not attack.adversarial:
-            return torch.ones_like(before)
-        return before if self.settings.exhaustive else before & (self._lenient(name) != BROKEN)
-
-    def _lenient(self, name: str) -> Tensor:
-        """By majority where there is one: what is broken in that sense is broken in every sense."""
-        return self.majority.get(name, self.outcomes[name])
-
-    def _judge(self, name: str, member: str, attack: Attack, x: Tensor, index: Tensor, open_: Tensor) -> None:
-        """Records what became of the samples in question; the others were carried along by a longer search."""
-        batch = self.data.batch(index)
-        target, origin = attack.target(self.judge.model, batch.x, index)
-        if attack.threat is not None:
-            excess = float(attack.threat.excess(x, origin).max())
-            self.excess[name] = max(self.excess.get(name, 0.0), excess)
-        right, mostly = self.judge(f"{name}/{member}", target, x, batch.y, index)
-        columns = [name, f"{name}/{member}"] if member else [name]
-        mostly_open = None if mostly is None else mostly[open_]
-        self._record(columns, index[open_], right[open_], mostly_open)
-
-    def _open(self, name: str, everywhere: bool = True) -> None:
-        """A column in which samples that the model errs on count as broken, and others as not attacked."""
-        for table in (self.outcomes, self.majority) if self.judge.model.stochastic else (self.outcomes,):
-            start = torch.full((len(self.data),), NOT_ATTACKED, dtype=torch.int8)
-            if name != CLEAN and not everywhere:
-                start[table[CLEAN] == BROKEN] = BROKEN
-            table[name] = start
-
-    def _record(self, columns: Sequence[str], index: Tensor, right: Tensor, mostly: Tensor | None) -> None:
-        for name in columns:
-            _lower(self.outcomes[name], index, right)
-            if mostly is not None:
-                _lower(self.majority[name], index, mostly)
-
-
-def _lower(column: Tensor, index: Tensor, right: Tensor) -> None:
-    """A sample once broken stays broken."""
-    new = right.to(torch.int8)
-    old = column[index]
-    column[index] = torch.where(old == NOT_ATTACKED, new, torch.minimum(old, new))
-
-
-def _crafted(variants: Sequence[Attack], model: Classifier, data: Split, index: Tensor) -> Sequence[Tensor]:
-    """Adversarial inputs of every attack of a family for the samples at `index`."""
-    batch = data.batch(index)
-    first = variants[0]
-    target, x = first.target(model, batch.x, index)
-    if isinstance(first, Stepwise):
-        steps = [attack.steps for attack in variants if isinstance(attack, Stepwise)]
-        return first.read(steps, target, x, batch.y, index)
-    return [first(target, x, batch.y, index)]
-
-
 @contextmanager
-def _timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
-    start = time.perf_counter()
+def _timed(seconds: dict[str, float], phase: str, ledger: Ledger) -> Iterator[None]:
+    """What the phase takes now, and what its batches on record had taken."""
+    start, earlier = time.perf_counter(), ledger.seconds
     yield
-    seconds[phase] = time.perf_counter() - start
+    seconds[phase] = time.perf_counter() - start + ledger.seconds - earlier

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -14,12 +15,15 @@ from snnrobust.data.dataset import Split, balanced
 from snnrobust.estimators.base import Estimator
 from snnrobust.estimators.ensemble import Ensemble
 from snnrobust.estimators.strongest import Strongest
+from snnrobust.evaluation.findings import Finding
 from snnrobust.evaluation.judge import Judge
+from snnrobust.evaluation.ledger import Ledger
 from snnrobust.evaluation.outcomes import BROKEN, ROBUST
 from snnrobust.spiking.classifier import Classifier
 from snnrobust.threat import Threat
 
 STEPS = 10
+PHASE = "selection"
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,14 @@ class Selection:
 
 
 def select(
-    wanted: Strongest, attacked: Classifier, judge: Judge, validation: Split, threat: Threat, batch_size: int, seed: int
+    wanted: Strongest,
+    attacked: Classifier,
+    judge: Judge,
+    validation: Split,
+    threat: Threat,
+    batch_size: int,
+    seed: int,
+    ledger: Ledger,
 ) -> Selection:
     """Tries every candidate on the same validation samples, of all classes alike, and keeps those that together break
     most.
@@ -50,16 +61,12 @@ def select(
     fitting = {name: e for name, e in wanted.candidates.items() if _applies(e, attacked)}
     probe = ProjectedGradient(threat, steps=STEPS, seed=seed)
     tried: dict[str, list[Tensor]] = {name: [] for name in fitting}
-    for index in balanced(validation.labels.cpu(), wanted.samples, seed=0).split(batch_size):
-        batch = validation.batch(index)
-        right, _ = judge("selection", judge.model, batch.x, batch.y, index)
-        batch = validation.batch(index[right])
-        if not len(batch.index):
-            continue
-        for name, estimator in fitting.items():
-            x = replace(probe, estimator=estimator)(attacked, batch.x, batch.y, batch.index)
-            robust, _ = judge(f"selection/{name}", judge.model, x, batch.y, batch.index)
-            tried[name].append(torch.where(robust, ROBUST, BROKEN).to(torch.int8))
+    find = partial(_tried, {name: replace(probe, estimator=e) for name, e in fitting.items()}, attacked, judge)
+    batches = balanced(validation.labels.cpu(), wanted.samples, seed=0).split(batch_size)
+    for finding in ledger.findings(PHASE, batches, partial(find, validation)):
+        right = finding.right[PHASE]
+        for name, parts in tried.items():
+            parts.append(torch.where(finding.right[_phase(name)][right], ROBUST, BROKEN).to(torch.int8))
     nothing = torch.empty(0, dtype=torch.int8)
     outcomes = {name: torch.cat([nothing, *parts]) for name, parts in tried.items()}
     chosen = {name: fitting[name] for name in _cover(outcomes, wanted.keep)}
@@ -84,6 +91,24 @@ def wanted(attacks: Mapping[str, Attack]) -> Strongest | None:
     if any(request != requests[0] for request in requests):
         raise ValueError("estimator: the attacks ask for different strongest estimators; allowed: the same for all")
     return requests[0] if requests else None
+
+
+def _tried(
+    probes: Mapping[str, Attack], attacked: Classifier, judge: Judge, validation: Split, index: Tensor
+) -> Finding:
+    """Which samples `[B]` are classified correctly, and which of them are so under each candidate."""
+    batch = validation.batch(index)
+    right, _ = judge(PHASE, judge.model, batch.x, batch.y, index)
+    batch = validation.batch(index[right])
+    found = {PHASE: right} | {_phase(name): torch.zeros_like(right) for name in probes}
+    for name, probe in probes.items() if len(batch.index) else ():
+        x = probe(attacked, batch.x, batch.y, batch.index)
+        found[_phase(name)][right], _ = judge(_phase(name), judge.model, x, batch.y, batch.index)
+    return Finding(index, found)
+
+
+def _phase(candidate: str) -> str:
+    return f"{PHASE}/{candidate}"
 
 
 def _applies(estimator: Estimator, model: Classifier) -> bool:

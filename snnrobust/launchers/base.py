@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,6 +15,11 @@ from snnrobust.job import Job, RunFailed
 from snnrobust.perform import perform
 
 RECORDED = " (recorded earlier; force=true runs it again)"
+THREADS = (
+    *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"),
+    *("BLIS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "NUMBA_NUM_THREADS"),
+)
+"""What the libraries read when they are loaded. torch itself is told by the run."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +40,11 @@ class Outcome:
     """What became of a task.
 
     Args:
-        kind: `busy`: another process is at work on that run.
-        text: the line that says so; of a failure, why; of a busy one, who is.
+        kind: `busy`: another process is at work on that run; `lost`: its process ended before it did.
+        text: the line that says so; of a failure or a loss, why; of a busy one, who is.
     """
 
-    kind: Literal["done", "failed", "busy"]
+    kind: Literal["done", "failed", "busy", "lost"]
     text: str
 
 
@@ -50,15 +55,25 @@ class Launcher(ABC):
     """
 
     @abstractmethod
-    def launch(self, tasks: Sequence[Task]) -> Iterator[tuple[int, Outcome]]:
+    def launch(self, tasks: Sequence[Task]) -> Generator[tuple[int, Outcome], None, None]:
         """Yields the place of every task that has ended, in any order, with its outcome.
 
-        A task whose process was killed is left out, and so may be others that went down with it or were not begun:
-        the sweep looks after them.
+        A task whose process was killed is lost or left out, and so may be others that went down with it or were not
+        begun: the sweep looks after them. Closed early, as by Ctrl-C, it ends the processes that it started.
 
         Raises:
             ConfigError: in one line, if there is nothing to launch with.
         """
+
+
+def threads_of(tasks: Sequence[Task]) -> int:
+    """Of a process that any of the tasks may run in."""
+    return max(task.job.config["threads"] for task in tasks)
+
+
+def limits(threads: int) -> dict[str, str]:
+    """Environment of a process that keeps to so many threads, whatever the environment of the sweep says."""
+    return dict.fromkeys(THREADS, str(threads))
 
 
 def done(task: Task, quiet: bool = True) -> Outcome:
@@ -81,6 +96,14 @@ def done(task: Task, quiet: bool = True) -> Outcome:
     finally:
         _tidy()
     return Outcome("done", results_line(task.name, results) + RECORDED * found)
+
+
+def done_apart(task: Task) -> Outcome:
+    """Does a task in a process that others follow in: Python's own exit is a loss of the task, not of the process."""
+    try:
+        return done(task)
+    except SystemExit as stop:
+        return Outcome("lost", f"exit status {stop.code}")
 
 
 def _tidy() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 from snnrobust.launchers.base import Launcher, Outcome, Task, done
@@ -12,6 +12,6 @@ from snnrobust.launchers.base import Launcher, Outcome, Task, done
 class Local(Launcher):
     """No further process."""
 
-    def launch(self, tasks: Sequence[Task]) -> Iterator[tuple[int, Outcome]]:
+    def launch(self, tasks: Sequence[Task]) -> Generator[tuple[int, Outcome], None, None]:
         for place, task in enumerate(tasks):
             yield place, done(task, quiet=False)

@@ -18,7 +18,7 @@ from snnrobust.reporting.trainings import Training
 
 Array = NDArray[Any]
 
-MOST_TRAININGS, MOST_ESTIMATORS = 6, 4
+MOST_TRAININGS, MOST_ESTIMATORS, MOST_NAMED = 6, 4, 12
 GRADIENT = "gradient/"
 
 
@@ -76,7 +76,8 @@ def select(trainings: Sequence[Training]) -> Selection:
         if usable := [examples for examples in read if isinstance(examples, Examples)]:
             shown.append(_merged(usable))
     if left := [training.name for training in found if training not in chosen]:
-        notes.append(f"{len(left)} more training configurations are not shown: {'; '.join(left)}")
+        some = "; ".join(left[:MOST_NAMED]) + (f"; and {len(left) - MOST_NAMED} others" if left[MOST_NAMED:] else "")
+        notes.append(f"{len(left)} more training configurations are not shown: {some}")
     if found and len(found) < len(trainings):
         notes.append(f"{len(trainings) - len(found)} training configurations have no {GRADIENTS}, as older runs do not")
     return Selection(tuple(shown), tuple(notes))

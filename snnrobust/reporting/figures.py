@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from snnrobust.reporting.settings import Estimate, Setting, short, show
 from snnrobust.reporting.tables import Summary
@@ -28,10 +28,13 @@ EPS = "threat.eps"
 PANEL = (4.6, 4.1)
 LEGEND_ROW = 0.17
 """Inches."""
-MOST_SERIES, LONGEST = 12, 34
+MOST_SERIES, LONGEST = 12, 30
 """Of a legend: entries, and characters of each; beyond them the table is the place to look."""
+MOST_LINES, MOST_POINTS = 24, 60
+"""Of a panel: lines, beyond which as many as a legend names are drawn; points that have bars, lines and numbers."""
 
 Series = tuple[str, list[Setting]]
+Line = TypeVar("Line")
 
 
 def tradeoff(summary: Summary) -> Figure | None:
@@ -52,18 +55,21 @@ def _scatter(summary: Summary, metric: str, label: str) -> Figure | None:
 
     def draw(axes: Axes, settings: list[Setting]) -> None:
         number = _joining_key(settings)
+        crowded = len(settings) > MOST_POINTS
         for i, (name, members) in enumerate(_series(settings, number)):
             points = [(_need(s, metric), _need(s, "pgd_accuracy")) for s in members]
-            _draw_points(axes, points, metric, i, name)
-            for setting in members:
-                x, y = zip(*setting.pairs(metric, "pgd_accuracy"), strict=True)
-                axes.plot(_percent(metric, x), _percent("pgd_accuracy", y), ".", ms=6, alpha=0.5, color=_colour(i))
+            _draw_points(axes, points, metric, i, name, crowded)
+            x, y = zip(*(pair for s in members for pair in s.pairs(metric, "pgd_accuracy")), strict=True)
+            size, alpha = (2, 0.25) if crowded else (6, 0.5)
+            axes.plot(_percent(metric, x), _percent("pgd_accuracy", y), ".", ms=size, alpha=alpha, color=_colour(i))
+            for setting in () if crowded else members:
                 if number is not None and setting.label(number) is not None:
                     _annotate(axes, setting, metric, show(setting.label(number)))
         axes.set_xlabel(label)
         axes.locator_params(axis="x", nbins=6)
         axes.set_ylabel("PGD accuracy [%]")
-        _legend_below(axes, f"numbers beside points: {short(number)}" if number else None)
+        joined = f"{'points of a series differ in' if crowded else 'numbers beside points:'} {short(number or '')}"
+        _legend_below(axes, joined if number else None)
 
     return _panels(usable, draw)
 
@@ -76,7 +82,8 @@ def budget(summary: Summary) -> Figure | None:
         return None
 
     def draw(axes: Axes, settings: list[Setting]) -> None:
-        for i, (name, members) in enumerate(_series(settings, EPS)):
+        series = _series(settings, EPS)
+        for i, (name, members) in enumerate(spread(series)):
             sizes = [0.0, *(_eps(s) for s in members)]
             clean = _need(members[0], "clean_accuracy")
             adversarial = [clean, *(_need(s, "pgd_accuracy") for s in members)]
@@ -89,9 +96,21 @@ def budget(summary: Summary) -> Figure | None:
         ticks = sorted({0.0, *(_eps(s) for s in settings)})
         if len(ticks) <= 6:
             axes.set_xticks(ticks)
-        _legend_below(axes, "solid: PGD; dashed: noise")
+        _legend_below(axes, f"solid: PGD; dashed: noise{left_out(series)}")
 
     return _panels(usable, draw)
+
+
+def spread(lines: Sequence[Line]) -> list[Line]:
+    """All lines, or of very many as many as a legend names, evenly spaced."""
+    if len(lines) <= MOST_LINES:
+        return list(lines)
+    return [lines[round(i * (len(lines) - 1) / (MOST_SERIES - 1))] for i in range(MOST_SERIES)]
+
+
+def left_out(lines: Sequence[object]) -> str:
+    """What `spread` leaves out, for the title of a legend."""
+    return f" ({MOST_SERIES} of {len(lines)} series, evenly spaced)" if len(lines) > MOST_LINES else ""
 
 
 def _eps(setting: Setting) -> Any:
@@ -140,17 +159,21 @@ def _series(settings: Sequence[Setting], number: str | None) -> list[Series]:
     return list(found.items())
 
 
-def _draw_points(axes: Axes, points: list[tuple[Estimate, Estimate]], metric: str, i: int, name: str) -> None:
+def _draw_points(
+    axes: Axes, points: list[tuple[Estimate, Estimate]], metric: str, i: int, name: str, crowded: bool
+) -> None:
+    """Means and deviations, joined; among very many points means alone."""
     (x, dx), (y, dy) = (_bars(metric, [p[0] for p in points]), _bars("pgd_accuracy", [p[1] for p in points]))
     style: dict[str, Any] = {
         "color": _colour(i),
         "marker": MARKERS[i % len(MARKERS)],
-        "ms": 6,
-        "lw": 1,
+        "ms": 4 if crowded else 6,
+        "lw": 0 if crowded else 1,
         "capsize": 2,
         "elinewidth": 0.8,
     }
-    axes.errorbar(x, y, xerr=dx, yerr=dy, label=name or "mean ± std", **style)
+    bars: dict[str, Any] = {} if crowded else {"xerr": dx, "yerr": dy}
+    axes.errorbar(x, y, **bars, label=name or ("mean" if crowded else "mean ± std"), **style)
 
 
 def _draw_curve(

@@ -9,7 +9,17 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from snnrobust.reporting.estimators import estimators_of
-from snnrobust.reporting.figures import COLOURS, LEGEND_ROW, LONGEST, MARKERS, MOST_SERIES, PANEL, STYLE
+from snnrobust.reporting.figures import (
+    COLOURS,
+    LEGEND_ROW,
+    LONGEST,
+    MARKERS,
+    MOST_SERIES,
+    PANEL,
+    STYLE,
+    left_out,
+    spread,
+)
 from snnrobust.reporting.records import Record
 from snnrobust.reporting.tables import Summary
 from snnrobust.reporting.trainings import Training, trainings_of
@@ -88,16 +98,22 @@ def _shares(record: Record, estimator: str) -> dict[str, tuple[float, float]]:
 def _draw(axes: Axes, paths: Sequence[Path]) -> None:
     deepest = max((path.stops for path in paths), key=len)
     names = [*deepest]
-    for i, path in enumerate(paths):
+    for i, path in enumerate(spread(paths)):
         # A network with fewer layers stands over the last of the deeper ones.
         places = [names.index(name) if name in names else k for k, name in enumerate(path.stops)]
         x = [place + side for place in places for side in (-BESIDE, BESIDE)]
         values = [value for pair in path.stops.values() for value in pair]
-        y, spread = [statistics.fmean(v) for v in values], [statistics.stdev(v) if len(v) > 1 else 0.0 for v in values]
+        y, deviations = (
+            [statistics.fmean(v) for v in values],
+            [statistics.stdev(v) if len(v) > 1 else 0.0 for v in values],
+        )
         colour, marker = COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
         axes.plot(x, y, "-", color=colour, lw=1.2, label=_label(path, paths), marker=marker, ms=5)
         axes.plot(x[::2], y[::2], ls="", color=colour, marker=marker, ms=5, mfc="white")
-        low, high = [a - b for a, b in zip(y, spread, strict=True)], [a + b for a, b in zip(y, spread, strict=True)]
+        low, high = (
+            [a - b for a, b in zip(y, deviations, strict=True)],
+            [a + b for a, b in zip(y, deviations, strict=True)],
+        )
         axes.fill_between(x, low, high, color=colour, alpha=0.15, lw=0)
     axes.set_xticks(range(len(names)), [name.removeprefix("backbone.") for name in names], fontsize=8)
     if len(names) > 4:
@@ -105,7 +121,7 @@ def _draw(axes: Axes, paths: Sequence[Path]) -> None:
     axes.set_xlabel("layer, from the output back to the input")
     axes.set_ylabel("share of exact zeros in the gradient")
     axes.set_ylim(-0.02, 1.02)
-    _legend(axes, len(paths))
+    _legend(axes, paths)
 
 
 def _label(path: Path, among: Sequence[Path]) -> str:
@@ -118,12 +134,12 @@ def _label(path: Path, among: Sequence[Path]) -> str:
     return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
 
 
-def _legend(axes: Axes, paths: int) -> None:
+def _legend(axes: Axes, paths: Sequence[Path]) -> None:
     """Below the axes; a long one names the first series."""
-    title = "hollow: at the spikes; filled: behind the neurons"
-    if paths > MOST_SERIES:
-        title += f" (the first {MOST_SERIES} of {paths} are named)"
+    title = f"hollow: at the spikes; filled: behind the neurons{left_out(paths)}"
     handles, labels = axes.get_legend_handles_labels()
+    if len(labels) > MOST_SERIES:
+        title += f" (the first {MOST_SERIES} of {len(labels)} are named)"
     axes.legend(
         handles[:MOST_SERIES], labels[:MOST_SERIES], title=title, fontsize=8, title_fontsize=8,
         loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2,

@@ -11,6 +11,7 @@ from importlib import resources
 from jinja2 import Environment, StrictUndefined
 
 from snnrobust.reporting.estimators import EstimatorTable
+from snnrobust.reporting.pareto import FrontTable
 from snnrobust.reporting.records import Collection, Record
 from snnrobust.reporting.tables import MISSING, Summary
 
@@ -36,6 +37,16 @@ class Gradients:
 
 
 @dataclass(frozen=True)
+class Searched:
+    """The section on a search: its front as a figure, which may be absent, and as a table."""
+
+    name: str
+    note: str
+    figure: Picture | None
+    table: FrontTable
+
+
+@dataclass(frozen=True)
 class Run:
     """A line of the table of runs, as text."""
 
@@ -55,7 +66,12 @@ def picture(svg: bytes, caption: str, wide: bool) -> Picture:
 
 
 def render(
-    title: str, summary: Summary, collection: Collection, pictures: Sequence[Picture], gradients: Gradients
+    title: str,
+    summary: Summary,
+    collection: Collection,
+    pictures: Sequence[Picture],
+    gradients: Gradients,
+    searches: Sequence[Searched] = (),
 ) -> str:
     """The page as text."""
     source = resources.files(__package__ or "").joinpath("page.html.j2").read_text(encoding="utf-8")
@@ -68,6 +84,7 @@ def render(
         problems=collection.problems,
         figures=pictures,
         gradients=gradients,
+        searches=searches,
         runs=[_run(record, summary.labels(setting)) for setting in summary.settings for record in setting.records],
     )
 

@@ -8,12 +8,14 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from snnrobust.job import CONFIG, FAILURE, RESULTS, SCHEMA
+from snnrobust.job import CONFIG, FAILURE, RESULTS, SCHEMA, SEARCH
+from snnrobust.reporting.searches import Search, search_of
 
 SKIPPED = ("wandb", "__pycache__")
 
@@ -81,7 +83,7 @@ class Record:
     def identity(self) -> tuple[str, str]:
         return self.content["training_signature"], self.content["evaluation_signature"]
 
-    @property
+    @cached_property
     def metrics(self) -> dict[str, float]:
         """Those that are numbers; null stands for NaN in JSON and counts as missing."""
         return {k: float(v) for k, v in self.content["metrics"].items() if v is not None}
@@ -142,6 +144,7 @@ class Collection:
     records: tuple[Record, ...]
     failures: tuple[Failure, ...]
     problems: tuple[Problem, ...]
+    searches: tuple[Search, ...] = ()
 
 
 def collect(paths: Sequence[Path]) -> Collection:
@@ -154,6 +157,7 @@ def collect(paths: Sequence[Path]) -> Collection:
     """
     records: dict[tuple[str, str], Record] = {}
     failures: list[Failure] = []
+    searches: list[Search] = []
     problems: list[Problem] = []
     seen: set[Path] = set()
     for path in paths:
@@ -166,13 +170,16 @@ def collect(paths: Sequence[Path]) -> Collection:
                 continue
             elif isinstance(found, Failure):
                 failures.append(found)
+            elif isinstance(found, Search):
+                searches.append(found)
             else:
                 problems += _keep(records, found)
             if not isinstance(found, Problem):
                 seen.add(found.path.resolve())
     ordered = tuple(sorted(records.values(), key=lambda record: record.identity))
     unique = tuple(dict.fromkeys(problems))
-    return Collection(ordered, tuple(sorted(failures, key=lambda failure: str(failure.path))), unique)
+    failed = tuple(sorted(failures, key=lambda failure: str(failure.path)))
+    return Collection(ordered, failed, unique, tuple(sorted(searches, key=lambda search: str(search.path))))
 
 
 def _keep(records: dict[tuple[str, str], Record], new: Record) -> Iterator[Problem]:
@@ -186,7 +193,7 @@ def _keep(records: dict[tuple[str, str], Record], new: Record) -> Iterator[Probl
         records[new.identity] = new
 
 
-def _walk(root: Path) -> Iterator[Record | Failure | Problem]:
+def _walk(root: Path) -> Iterator[Record | Failure | Search | Problem]:
     unreadable: list[Problem] = []
 
     def note(error: OSError) -> None:
@@ -199,6 +206,8 @@ def _walk(root: Path) -> Iterator[Record | Failure | Problem]:
             yield _record(here / RESULTS)
         if FAILURE in files:
             yield _failure(here / FAILURE)
+        if SEARCH in files:
+            yield _search(here / SEARCH)
         if CONFIG in files and RESULTS not in files and FAILURE not in files:
             yield Problem(here, "unfinished: a config without results")
     yield from unreadable
@@ -211,10 +220,25 @@ def _record(path: Path) -> Record | Problem:
     try:
         _Content.model_validate(content, strict=False)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        return Problem(path, f"{where}: {first['msg'][0].lower()}{first['msg'][1:]}")
+        return Problem(path, _first(error))
     return Record(path, content)
+
+
+def _search(path: Path) -> Search | Problem:
+    content = _read(path)
+    if isinstance(content, Problem):
+        return content
+    try:
+        return search_of(path, content)
+    except ValidationError as error:
+        return Problem(path, _first(error))
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"]))
+    text = first["msg"].removeprefix("Value error, ")
+    return f"{where}: {text[0].lower()}{text[1:]}" if where else text
 
 
 def _failure(path: Path) -> Failure | Problem:

@@ -14,8 +14,9 @@ from snnrobust.reporting.estimators import estimator_table
 from snnrobust.reporting.examples import MOST_TRAININGS, select
 from snnrobust.reporting.heatmaps import heatmap
 from snnrobust.reporting.layers import layers
-from snnrobust.reporting.page import Gradients, Picture, picture, render
-from snnrobust.reporting.records import RecordError, collect
+from snnrobust.reporting.page import Gradients, Picture, Searched, picture, render
+from snnrobust.reporting.pareto import CAPTION, front_table, judged, note, pareto
+from snnrobust.reporting.records import Collection, RecordError, collect
 from snnrobust.reporting.tables import Summary, runs_csv, summarise
 from snnrobust.reporting.trainings import trainings_of
 
@@ -43,6 +44,7 @@ FIGURES = {
         "layers, such as max pooling. Bands are one standard deviation over seeds.",
     ),
 }
+FRONT = "pareto_"
 HEATMAPS = [f"gradients_{number}" for number in range(1, MOST_TRAININGS + 1)]
 
 
@@ -78,11 +80,14 @@ def write_report(paths: Sequence[Path], out: Path, title: str) -> Report:
     }
     pictures, drawn = _figures(summary)
     gradients, maps = _gradients(summary)
-    files |= drawn | maps
-    files["index.html"] = render(title, summary, collection, pictures, gradients)
+    searches, fronts = _searches(collection)
+    files |= drawn | maps | fronts
+    files["index.html"] = render(title, summary, collection, pictures, gradients, searches)
     for name, content in files.items():
         write_atomically(out / name, content)
-    for stale in {f"{name}.{kind}" for name in (*FIGURES, *HEATMAPS) for kind in ("svg", "png")} - files.keys():
+    old = {f"{name}.{kind}" for name in (*FIGURES, *HEATMAPS) for kind in ("svg", "png")}
+    old |= {path.name for path in out.glob(f"{FRONT}*.*")}
+    for stale in old - files.keys():
         (out / stale).unlink(missing_ok=True)
     return Report(out / "index.html", tuple(out / name for name in files), summary)
 
@@ -109,6 +114,21 @@ def _gradients(summary: Summary) -> tuple[Gradients, dict[str, bytes]]:
         files |= _files(name, heatmap(examples))
         pictures.append(picture(files[f"{name}.svg"], f"{examples.training} ({examples.run})", wide=False))
     return Gradients(pictures, estimator_table(trainings), selection.notes), files
+
+
+def _searches(collection: Collection) -> tuple[list[Searched], dict[str, bytes]]:
+    """A section for each search, and its figure as files."""
+    sections: list[Searched] = []
+    files: dict[str, bytes] = {}
+    for number, search in enumerate(collection.searches, 1):
+        trials = judged(search, collection.records)
+        figure = pareto(search, trials)
+        shown = None
+        if figure is not None:
+            files |= _files(f"{FRONT}{number}", figure)
+            shown = picture(files[f"{FRONT}{number}.svg"], CAPTION, wide=True)
+        sections.append(Searched(search.name, note(search), shown, front_table(search, trials)))
+    return sections, files
 
 
 def _files(name: str, figure: Figure) -> dict[str, bytes]:

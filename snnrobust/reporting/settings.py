@@ -8,6 +8,7 @@ import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from snnrobust.identity import NOT_CONTENT
@@ -78,7 +79,11 @@ class Setting:
         return any(record.flags for record in self.records)
 
     def label(self, key: str) -> Any:
-        return dict(self.labels).get(key)
+        return self._labels.get(key)
+
+    @cached_property
+    def _labels(self) -> dict[str, Any]:
+        return dict(self.labels)
 
 
 def settings_of(records: Sequence[Record]) -> tuple[Setting, ...]:

@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, ConsoleOptions
@@ -50,7 +51,7 @@ class Summary:
         shared = [f"{n} {choices[0][n]}" for n in names if n in choices[0] and len({c.get(n) for c in choices}) == 1]
         return ", ".join(shared)
 
-    @property
+    @cached_property
     def keys(self) -> list[str]:
         return list(dict.fromkeys(key for setting in self.settings for key, _ in setting.labels))
 
@@ -62,6 +63,11 @@ class Summary:
         return [*self.keys, "n", *map(title, self.metrics)]
 
     def rows(self) -> list[list[str]]:
+        return self._rows
+
+    @cached_property
+    def _rows(self) -> list[list[str]]:
+        """Every form of the table shows them."""
         return [self._row(setting) for setting in self.settings]
 
     def _row(self, setting: Setting) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from snnrobust import distributed
 from snnrobust.attacks.guard import untouched
 from snnrobust.data.augmentation import NONE, Augmentation
 from snnrobust.data.dataset import Batch, Split
-from snnrobust.randomness import generator
+from snnrobust.randomness import generator, isolated
 from snnrobust.regularizers.base import Pass, Regularizer
 from snnrobust.schema import ConfigError
 from snnrobust.spiking.classifier import SpikingClassifier
@@ -24,10 +25,13 @@ from snnrobust.spiking.recording import recorded
 from snnrobust.training.connectivity.base import Connectivity, Free
 from snnrobust.training.course import REMEDY, Course, Diverged, Trained
 from snnrobust.training.defences.base import Defence, Moment
+from snnrobust.training.keeping import FORGETFUL, Keeper
+from snnrobust.training.memory import SMALLER, spoken_of
+from snnrobust.training.parallel import agree, alike, buffers_of, own, part, shares, total
 from snnrobust.training.precision import rounded
 from snnrobust.training.scores import Epoch, Scores, Totals
 from snnrobust.training.settings import TrainingSettings
-from snnrobust.training.validation import robust_accuracy
+from snnrobust.training.validation import robust_samples
 
 Advance = Callable[[float, float], None]
 """Called after each batch with loss and accuracy of the epoch so far."""
@@ -58,61 +62,105 @@ class Trainer:
         validation: Split,
         on_epoch: Callable[[Epoch], None],
         progress: Progress = silent,
+        keeper: Keeper = FORGETFUL,
     ) -> Trained:
         """Trains `model` in place and returns the selected epoch with its weights.
 
+        Takes a training up where `keeper` has one, and keeps its state there after every epoch. The global random
+        streams of an epoch are a function of seed and epoch, so that it does not matter which process trains it; those
+        of the caller are left as they were.
+
         Raises:
             Diverged: if the loss, the gradient or the weights become NaN or infinite.
+            OutOfMemory: if memory does not suffice.
             ConfigError: if batch norm sees a single value per channel.
+            CheckpointError: if what was kept is of another architecture.
+            OSError: if the state cannot be kept.
         """
         batches = sum(1 for _ in self._order(len(train), epoch=1))
+        agree(model)
         course = Course(model, self.settings, batches, self.connectivity.wire(model, self.seed))
-        with progress("train", self.settings.epochs * batches) as advance:
-            for number in range(1, self.settings.epochs + 1):
-                lr = course.lr
-                scores = self._train_epoch(course, train, number, batches, advance)
-                epoch = Epoch(number, lr, scores, self.score(course.result, validation))
-                _refuse_divergence(model, epoch)
-                epoch = replace(epoch, robust_accuracy=self._robust_accuracy(course.result, validation))
+        found = keeper.load()
+        if found is not None:
+            course.restore(found, str(keeper))
+        with progress("train", (self.settings.epochs - course.epochs) * batches) as advance:
+            while not course.over:
+                streams = isolated("training", self.seed, course.epochs + 1, distributed.rank())
+                with streams, spoken_of("training.batch_size", self.settings.batch_size, SMALLER):
+                    epoch = self._epoch(course, train, validation, batches, advance)
                 on_epoch(epoch)
                 course.keep(epoch)
-                if course.over:
-                    break
+                keeper.save(course.state())
         assert course.trained is not None
         return course.trained
 
+    def _epoch(self, course: Course, train: Split, validation: Split, batches: int, advance: Advance) -> Epoch:
+        number, lr, room = course.epochs + 1, course.lr, course.room
+        scores = self._train_epoch(course, train, number, batches, advance)
+        totals = room.fitting(lambda: self._totals(course.result, validation, room.micro_batch))
+        epoch = Epoch(number, lr, scores, totals.everywhere())
+        _refuse_divergence(course.model, epoch)
+        return replace(epoch, robust_accuracy=self._robust_accuracy(course, validation))
+
     def score(self, model: SpikingClassifier, data: Split) -> Scores:
         """Cross-entropy and the regularizer on `data` in eval mode, on clean inputs; the model is left as it was."""
-        totals = Totals()
+        return self._totals(model, data, self.settings.batch_size).everywhere()
+
+    def _totals(self, model: SpikingClassifier, data: Split, batch_size: int) -> Totals:
+        """The same, of this process's share."""
+        totals = Totals(data.values.device)
         with untouched(model):
-            for batch in data.batches(self.settings.batch_size):
+            for index in own(torch.arange(len(data)).split(batch_size)):
+                batch = data.batch(index)
                 at = self._look(model, batch, 0, batch.x)
                 _, parts = self._regularized(model, F.cross_entropy(at.logits, batch.y), at, self.regularizer.weight)
                 totals.add(parts, len(batch.x))
-        return totals.scores()
+        return totals
 
-    def _robust_accuracy(self, model: SpikingClassifier, data: Split) -> float | None:
-        its = self.settings.validation
+    def _robust_accuracy(self, course: Course, data: Split) -> float | None:
+        its, room = self.settings.validation, course.room
         if its.attack is None:
             return None
-        return robust_accuracy(model, its.attack, data, its.samples, self.settings.batch_size)
+        attack, samples = its.attack, its.samples
+        right = room.fitting(lambda: robust_samples(course.result, attack, data, samples, room.micro_batch))
+        return total(right, data.values.device) / min(samples, len(data))
 
     def _train_epoch(self, course: Course, data: Split, number: int, batches: int, advance: Advance) -> Scores:
         course.model.train()
-        totals = Totals()
-        for position, group in enumerate(self._groups(len(data), number)):
-            together = sum(map(len, group))
-            for place, index in enumerate(group):
-                done = position * self.settings.accumulate + place
-                batch = self._augmented(data, index, number)
-                loss, parts = self._objective(course.model, batch, Moment(number, number - 1 + done / batches))
-                (loss * (len(index) / together)).backward()
-                totals.add(parts, len(index))
-                if place == len(group) - 1:
-                    course.step(self.defence)
+        totals = Totals(data.values.device)
+        done = 0
+        for group in self._groups(len(data), number):
+            moments = [Moment(number, number - 1 + (done + place) / batches) for place in range(len(group))]
+            before = buffers_of(course.model)
+            learned = course.room.fitting(partial(self._learn, course, data, group, moments))
+            course.share(before, shares(len(group[0]), course.room.least))
+            with alike("step", self.seed, number, done):
+                course.step(self.defence)
+            for batch in learned:
+                for parts, samples in batch:
+                    totals.add(parts, samples)
                 running = totals.scores()
                 advance(running.loss, running.accuracy)
-        return totals.scores()
+            done += len(group)
+        return totals.everywhere()
+
+    def _learn(
+        self, course: Course, data: Split, group: Sequence[Tensor], moments: Sequence[Moment]
+    ) -> list[list[tuple[Tensor, int]]]:
+        """Gradients of the mean loss over the batches of a group, added to those that the parameters hold.
+
+        Returns:
+            By batch and pass, the parts as of `_regularized` and the number of samples; of this process alone.
+        """
+        together, room = sum(map(len, group)), course.room
+        learned: list[list[tuple[Tensor, int]]] = []
+        for index, moment in zip(group, moments, strict=True):
+            learned.append([])
+            for piece in room.pieces(part(index, room.least)):
+                loss, parts = self._objective(course.model, self._augmented(data, piece, moment.epoch), moment)
+                (loss * (len(piece) / together)).backward()
+                learned[-1].append((parts, len(piece)))
+        return learned
 
     def _objective(self, model: SpikingClassifier, batch: Batch, moment: Moment) -> tuple[Tensor, Tensor]:
         """Of one batch in training mode, with its graph, and its parts as of `_regularized`."""

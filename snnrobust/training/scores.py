@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
+
+from snnrobust import distributed
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,8 @@ class Epoch:
 class Totals:
     """Sums of the parts of the objective over samples, kept as one tensor, copied to the host once per look."""
 
-    def __init__(self) -> None:
-        self.sums: Tensor | float = 0.0
+    def __init__(self, device: torch.device) -> None:
+        self.sums = torch.zeros(4, dtype=torch.float64, device=device)
         self.samples = 0
 
     def add(self, parts: Tensor, samples: int) -> None:
@@ -56,5 +59,11 @@ class Totals:
         self.samples += samples
 
     def scores(self) -> Scores:
-        assert isinstance(self.sums, Tensor)
+        """Of what this process has seen."""
         return Scores(*(self.sums / self.samples).tolist())
+
+    def everywhere(self) -> Scores:
+        """Of what all processes have seen, the same in all of them."""
+        whole = torch.cat([self.sums, self.sums.new_tensor([self.samples])])
+        distributed.add_up([whole])
+        return Scores(*(whole[:-1] / whole[-1]).tolist())

@@ -33,6 +33,8 @@ class TrainingSettings:
             kept; None: the weights themselves.
         precision: bfloat16: convolutions and linear layers of the training passes in bfloat16, membranes and weights
             in float32.
+        auto_batch: where memory does not suffice, batches are learned from in smaller passes whose gradients are
+            accumulated. What fits is the same run, bit for bit.
     """
 
     optimizer: MakeOptimizer = field(default_factory=lambda: partial(torch.optim.Adam, lr=0.005))
@@ -44,3 +46,4 @@ class TrainingSettings:
     clip: Positive | None = None
     ema: ShareBelowOne | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
+    auto_batch: bool = False

@@ -12,6 +12,7 @@ from snnrobust.evaluation.judge import Judge
 from snnrobust.settings import PositiveInt
 from snnrobust.spiking.classifier import SpikingClassifier
 from snnrobust.spiking.fuse import fused
+from snnrobust.training.parallel import own
 from snnrobust.training.scores import Epoch
 
 
@@ -50,12 +51,12 @@ class Validation:
         return epoch.robust_accuracy
 
 
-def robust_accuracy(model: SpikingClassifier, attack: Attack, data: Split, samples: int, batch_size: int) -> float:
-    """The share of some samples that `model` gets right, clean and attacked. The model is left as it was.
+def robust_samples(model: SpikingClassifier, attack: Attack, data: Split, samples: int, batch_size: int) -> int:
+    """How many of some samples `model` gets right, clean and attacked. The model is left as it was.
 
     The attack runs on the fused copy of the network; what it finds is judged on the network itself. Its draws are the
     same at every call, and so are the samples, of all classes alike: epochs differ by their weights alone. A stochastic
-    model is judged by one draw.
+    model is judged by one draw. Of several processes that train together each counts its share of the batches.
 
     Args:
         model: in any mode; it is judged in eval mode.
@@ -67,11 +68,11 @@ def robust_accuracy(model: SpikingClassifier, attack: Attack, data: Split, sampl
     right = 0
     with untouched(model):
         judge, network = Judge(model, 1, attack.seed), fused(model)
-        for index in balanced(data.labels.cpu(), samples, seed=0).split(batch_size):
+        for index in own(balanced(data.labels.cpu(), samples, seed=0).split(batch_size)):
             batch = data.batch(index)
             clean, _ = judge("clean", model, batch.x, batch.y, index)
             found = attack(*attack.target(network, batch.x, index), batch.y, index)
             target, _ = attack.target(model, batch.x, index)
             attacked, _ = judge("validation", target, found, batch.y, index)
             right += int((clean & attacked).sum())
-    return right / min(samples, len(data))
+    return right

@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from snnrobust.building import _start
-from snnrobust.config import build, compose, folder, groups
+from snnrobust.config import build, compose
 from snnrobust.conversion.base import Ground
 from snnrobust.data.augmentation import NONE
 from snnrobust.identity import training_signature
@@ -17,6 +17,7 @@ from snnrobust.regularizers.none import NoRegularizer
 from snnrobust.spiking.synapses import synapses
 from snnrobust.training.checkpoint import Checkpoint
 from snnrobust.training.defences.none import NoDefence
+from snnrobust.yamls import folder, groups
 from tests.unit.trained import data
 
 SMALL = ["model.channels=[4]", "model.hidden=8", "device=cpu", "regularizer=none", "encoder.steps=3"]

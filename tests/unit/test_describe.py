@@ -7,9 +7,10 @@ import torch
 from torch import optim
 
 from snnrobust.cli import main
-from snnrobust.config import build, compose, groups
+from snnrobust.config import build, compose
 from snnrobust.describe import META, layers, memory, without_content
 from snnrobust.training.settings import TrainingSettings
+from snnrobust.yamls import groups
 
 NEURONS, ENCODERS = groups()["neuron"], groups()["encoder"]
 

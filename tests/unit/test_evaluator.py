@@ -16,7 +16,8 @@ from snnrobust.data.dataset import Split
 from snnrobust.estimators.base import Estimator
 from snnrobust.estimators.ensemble import Ensemble
 from snnrobust.estimators.surrogate import TRAINED, Surrogate
-from snnrobust.evaluation.evaluator import Evaluator, Settings, families
+from snnrobust.evaluation.columns import families
+from snnrobust.evaluation.evaluator import Evaluator, Settings
 from snnrobust.evaluation.measures import GRADIENT_MEASURES
 from snnrobust.evaluation.outcomes import BROKEN, CLEAN, NOT_ATTACKED, ROBUST, worst_case
 from snnrobust.evaluation.report import Report

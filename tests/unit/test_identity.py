@@ -13,7 +13,7 @@ from snnrobust.saved import lineage
 GOLDEN_TRAINING = "b00256916b"
 GOLDEN_EVALUATION = "084fc480a5"
 
-NOT_COUNTED = {("dataset", "root"), ("dataset", "download"), ("dataset", "eps")}
+NOT_COUNTED = {("dataset", "root"), ("dataset", "download"), ("dataset", "eps"), ("training", "auto_batch")}
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +63,15 @@ def test_where_and_how_a_run_is_made_does_not_count(default, override):
 @pytest.mark.parametrize("override", ["dataset.root=elsewhere", "dataset.download=true"])
 def test_where_the_data_lie_does_not_count(override):
     assert composed("dataset=mnist", override) == composed("dataset=mnist")
+
+
+def test_what_makes_room_in_memory_does_not_count_wherever_it_stands(default):
+    begun = {**default, "start": {"_target_": "snnrobust.conversion.hydra.Hydra", "training": {"epochs": 1}}}
+    for auto in (False, True):
+        start = {**begun["start"], "training": {"epochs": 1, "auto_batch": auto}}
+        training = {**default["training"], "auto_batch": auto}
+        assert signatures({**begun, "start": start, "training": training}) == signatures(begun)
+    assert signatures(begun) != signatures(default)
 
 
 def test_every_training_value_changes_both_signatures(default):

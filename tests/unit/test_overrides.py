@@ -4,9 +4,10 @@ import pytest
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 
-from snnrobust.config import VERSION_BASE, compose, folder, prepare, resolved
+from snnrobust.config import VERSION_BASE, compose, prepare, resolved
 from snnrobust.overrides import expand, parse, quoted, referring, touched
 from snnrobust.schema import ConfigError
+from snnrobust.yamls import folder
 
 SWEEPS = [
     ["defence=adversarial,trades", "defence.attack.steps=5", "seed=1"],

@@ -14,6 +14,7 @@ from snnrobust.estimators.strongest import Strongest
 from snnrobust.estimators.surrogate import TRAINED, Surrogate
 from snnrobust.evaluation.evaluator import Evaluator, Settings
 from snnrobust.evaluation.judge import Judge
+from snnrobust.evaluation.ledger import Ledger
 from snnrobust.evaluation.outcomes import BROKEN, CLEAN, ROBUST
 from snnrobust.evaluation.selection import _cover, resolved, select, wanted
 from snnrobust.spiking.surrogate import rectangle
@@ -34,7 +35,7 @@ def split(model, number=24):
 
 
 def selected(model, wanted=WANTED, number=24, batch_size=7, eps=0.2):
-    return select(wanted, model, Judge(model, 1, 0), split(model, number), Linf(eps), batch_size, seed=0)
+    return select(wanted, model, Judge(model, 1, 0), split(model, number), Linf(eps), batch_size, 0, Ledger())
 
 
 def test_the_cover_takes_the_strongest_and_then_what_adds_most():
@@ -65,7 +66,7 @@ def test_a_limit_on_the_samples_is_kept(classifier):
 
 def test_no_correct_sample_at_all(classifier):
     data = split(classifier, 2)
-    found = select(WANTED, classifier, Judge(classifier, 1, 0), data, Linf(0.1), 8, seed=0)
+    found = select(WANTED, classifier, Judge(classifier, 1, 0), data, Linf(0.1), 8, 0, Ledger())
     assert all(len(column) == 0 for column in found.outcomes.values())
     assert list(found.estimator.members()) == ["trained", "blind"]
 

@@ -5,12 +5,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from snnrobust.config import compose, compose_plain, folder
+from snnrobust.config import compose, compose_plain
 from snnrobust.identity import training_signature
 from snnrobust.job import Job
 from snnrobust.saved import reference_to
 from snnrobust.schema import ConfigError
 from snnrobust.stages import followed, plan
+from snnrobust.yamls import folder
 
 EXPERIMENTS = sorted(p.stem for p in (folder() / "experiment").glob("*.yaml") if "/conversion" in p.read_text())
 CONVERSIONS = sorted(p.stem for p in (folder() / "conversion").glob("*.yaml"))

@@ -1,7 +1,7 @@
 """What a sweep does with what launchers report, and with what they do not report."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -44,7 +44,7 @@ class Scripted(Launcher):
     all: Sequence[Task]
     rounds: list[list[int]] = field(default_factory=list)
 
-    def launch(self, tasks: Sequence[Task]) -> Iterator[tuple[int, Outcome]]:
+    def launch(self, tasks: Sequence[Task]) -> Generator[tuple[int, Outcome], None, None]:
         places = [[t.name for t in self.all].index(task.name) for task in tasks]
         self.rounds.append(places)
         for at, (place, task) in enumerate(zip(places, tasks, strict=True)):
@@ -130,7 +130,7 @@ def test_force_trains_once_and_evaluates_all(tmp_path):
 def test_results_that_a_launcher_reports_but_nobody_finds_are_a_failure(tmp_path):
     @dataclass(frozen=True)
     class Liar(Launcher):
-        def launch(self, tasks: Sequence[Task]) -> Iterator[tuple[int, Outcome]]:
+        def launch(self, tasks: Sequence[Task]) -> Generator[tuple[int, Outcome], None, None]:
             yield from ((at, Outcome("done", "done")) for at in range(len(tasks)))
 
     wanted = tasks(tmp_path, "seed=0,1")

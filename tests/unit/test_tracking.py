@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import wandb
 
-from snnrobust.tracking import Description, NoTracker, Wandb
+from snnrobust.tracking import Description, NoTracker, Tracked, Wandb, retell
 
 WANDB = Path(sys.executable).with_name("wandb")
 DEAD_SERVER = "http://127.0.0.1:9"
@@ -191,3 +191,84 @@ print(run.finish({{}}))
     (run,) = logs(tmp_path)
     assert done.stdout.strip() == str(run)
     assert len(rows(records_of(run))) == 1
+
+
+# --- runs that are taken up again, and agents
+
+
+def test_every_epoch_is_a_step(offline):
+    _, records = offline
+    steps = [record["history"]["item"]["_step"] for record in records if record["type"] == "history"]
+    assert steps == [1, 2]
+
+
+def test_a_run_that_is_taken_up_again_replaces_what_was_left_unsent(tmp_path):
+    killed = Wandb().start(description(tmp_path))
+    killed.log({"epoch": 1, "train/loss": 0.5})
+    (left,) = logs(tmp_path)
+    mirrored(tmp_path, identity="other-run")
+    assert left.is_dir()  # another run in the same folder
+    time.sleep(1)  # the client names folders by the second
+    mirrored(tmp_path)
+    (run,) = tmp_path.glob("wandb/offline-run-*-aaaa-bbbb")
+    assert run != left
+    assert [row["epoch"] for row in rows(records_of(run))] == [1, 2]
+
+
+def test_what_was_sent_is_not_removed(tmp_path):
+    mirrored(tmp_path)
+    (sent,) = logs(tmp_path)
+    (sent / "run-aaaa-bbbb.wandb.synced").touch()
+    time.sleep(1)
+    mirrored(tmp_path)
+    assert sent in logs(tmp_path)
+    assert len(logs(tmp_path)) == 2
+
+
+class Listener(Tracked):
+    def __init__(self):
+        self.heard = []
+
+    def log(self, values):
+        self.heard.append(values)
+
+    def finish(self, summary, failed=False):
+        return None
+
+
+def test_epochs_on_record_are_told_in_order(tmp_path):
+    history = tmp_path / "history.jsonl"
+    listener = Listener()
+    retell(history, listener)
+    assert listener.heard == []  # weights that were not trained here
+    history.write_text('{"epoch": 1}\n{"epoch": 2}\n')
+    retell(history, listener)
+    assert listener.heard == [{"epoch": 1}, {"epoch": 2}]
+
+
+def test_a_history_that_cannot_be_read_costs_one_warning(tmp_path, capsys):
+    history = tmp_path / "history.jsonl"
+    history.write_text('{"epoch": 1}\n{"epo')
+    listener = Listener()
+    retell(history, listener)
+    assert listener.heard == [{"epoch": 1}]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"warning: {history}: cannot be read (")
+
+
+def test_a_run_of_an_agent_has_the_identity_that_the_agent_gives(tmp_path):
+    """In a process of its own: the client reads its environment once."""
+    code = f"""
+from pathlib import Path
+from snnrobust.tracking import Description, Wandb
+run = Wandb(project="ours").start(Description("a-b", "a/b", None, "train", (), {{"seed": 1}}, Path({str(tmp_path)!r})))
+run.finish({{}})
+"""
+    agent = {"WANDB_SWEEP_ID": "sweep", "WANDB_RUN_ID": "given", "WANDB_PROJECT": "theirs"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **agent}, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    (run,) = logs(tmp_path)
+    (record,) = [record["run"] for record in records_of(run) if record["type"] == "run"]
+    assert (record["run_id"], record["sweep_id"], record["project"]) == ("given", "sweep", "theirs")

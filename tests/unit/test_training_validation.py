@@ -17,7 +17,7 @@ from snnrobust.record import curves, kept_metrics
 from snnrobust.schema import ConfigError
 from snnrobust.threat import Linf
 from snnrobust.training.scores import Epoch, Scores
-from snnrobust.training.validation import Validation, robust_accuracy
+from snnrobust.training.validation import Validation, robust_samples
 from tests.contracts.toys import assert_same, disturb, state_of
 from tests.unit.trained import contradicted, data, kept, same, train, trainer
 
@@ -91,7 +91,7 @@ def test_robust_accuracy_is_that_of_an_evaluation_of_samples_of_all_classes_alik
         judge = Evaluator({"its": attack}, Linf(0.2), TRAINED, {}, Settings(batch_size=16, seed=0))
         outcomes = judge(model.eval(), held_out).outcomes
         both = ((outcomes["its"] == 1) & (outcomes["clean"] == 1))[few].float().mean().item()
-        found = robust_accuracy(model, attack, held_out, 30, 16)
+        found = robust_samples(model, attack, held_out, 30, 16) / 30
         assert found == pytest.approx(both)
         assert found < 1
 
@@ -102,15 +102,15 @@ def test_samples_that_are_misclassified_as_they_are_count_as_broken(make_tiny):
     still = ProjectedGradient(Linf(0.0), steps=1, step_size=0.1)
     clean = trainer().score(model, held_out).accuracy
     assert 0 < clean < 1
-    assert robust_accuracy(model, still, held_out, 100, 16) == pytest.approx(clean)
-    assert robust_accuracy(model, still, contradicted(held_out), 100, 16) < 1
+    assert robust_samples(model, still, held_out, 100, 16) == round(clean * len(held_out))
+    assert robust_samples(model, still, contradicted(held_out), 100, 16) < len(held_out)
 
 
 def test_it_is_the_same_every_time_and_for_every_batch_size_and_leaves_the_model_as_it_was(make_tiny):
     model = make_tiny()
     disturb(model)
     before, stream = state_of(model), torch.random.get_rng_state()
-    found = {robust_accuracy(model, PGD, data(24, 1), 20, size) for size in (20, 20, 7)}
+    found = {robust_samples(model, PGD, data(24, 1), 20, size) for size in (20, 20, 7)}
     assert len(found) == 1
     assert_same(before, state_of(model))
     assert torch.equal(stream, torch.random.get_rng_state())
@@ -131,7 +131,7 @@ def test_with_an_average_it_is_that_of_the_average(make_tiny):
     trained, _ = train(run, make_tiny())
     judged = make_tiny()
     judged.load_state_dict(trained.state)
-    assert trained.best.robust_accuracy == robust_accuracy(judged, PGD, data(16, 1), 12, 16)
+    assert trained.best.robust_accuracy == robust_samples(judged, PGD, data(16, 1), 12, 16) / 12
 
 
 def test_records_name_it_where_there_is_one():

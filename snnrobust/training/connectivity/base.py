@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -22,6 +24,13 @@ class Wiring:
         Args:
             optimizer: with its state; its groups still have the learning rate of that step.
         """
+
+    def state(self) -> dict[str, Any]:
+        """What it knows beside the weights, as tensors and plain containers."""
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes on from what `state` gave; the weights are those of that time already."""
 
 
 class Connectivity(ABC):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -87,6 +88,14 @@ class _Layer:
         self.absent.put_(drawn, torch.zeros_like(drawn, dtype=torch.bool))
         self.weight.put_(drawn, self._signed(drawn, torch.full_like(drawn, initial, dtype=self.weight.dtype)))
 
+    def state(self) -> dict[str, Any]:
+        return {"places": self.places, "negative": self.negative}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.negative.copy_(state["negative"])
+        self.places = state["places"].to(self.places)
+        self.absent.fill_(True).put_(self.places, torch.zeros_like(self.places, dtype=torch.bool))
+
     def _signed(self, at: Tensor, values: Tensor) -> Tensor:
         return torch.where(self.negative.take(at), -values, values)
 
@@ -107,6 +116,15 @@ class _Sampled(Wiring):
         for layer in self.layers:
             layer.disconnect(scale, optimizer, self.random)
         self._connect()
+
+    def state(self) -> dict[str, Any]:
+        return {"random": self.random.get_state(), "layers": [layer.state() for layer in self.layers]}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        for layer, kept in zip(self.layers, state["layers"], strict=True):
+            layer.restore(kept)
+        self.random.set_state(state["random"])
+        self.connections = sum(len(layer.places) for layer in self.layers)
 
     def _connect(self) -> None:
         """Draws a layer for each of the connections that are missing; again for those that found no room."""

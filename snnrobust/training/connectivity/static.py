@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,3 +38,11 @@ class _Masked(Wiring):
     def after_step(self, optimizer: Optimizer) -> None:
         for weight, absent in self.masked:
             weight.masked_fill_(absent, 0)  # a product with the mask would leave -0 of what is negative, and keep NaN
+
+    def state(self) -> dict[str, Any]:
+        """A weight may be zero by chance, so that absent connections cannot be read off the weights."""
+        return {"absent": [absent for _, absent in self.masked]}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        for (_, absent), kept in zip(self.masked, state["absent"], strict=True):
+            absent.copy_(kept)

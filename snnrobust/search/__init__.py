@@ -1,0 +1,1 @@
+"""Search for settings, with several objectives on validation data."""
