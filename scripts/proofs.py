@@ -13,8 +13,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from snnrobust.claims import holder
+from snnrobust.job import STATE, TRAINING_LOCK
+
 COMMON = ("train", "-m", "tracker=none", "device=cpu")
-FOUR = ("seed=0,1,2,3", "training.epochs=12")
+FOUR = ("seed=0,1,2,3", "training.epochs=25")
 """Four runs of the digits, of some seconds each."""
 
 
@@ -58,9 +61,10 @@ class Sweep:
         return found
 
     def under_way(self, epochs: int = 2) -> list[Path]:
-        """Runs that have saved so many epochs and are not done."""
+        """Runs that have saved so many epochs and that a process is training."""
         histories = [path for path in self.runs.glob("*/history.jsonl") if len(path.read_text().split("\n")) > epochs]
-        return [path.parent for path in histories if (path.parent / "training.pt").exists()]
+        runs = [path.parent for path in histories if path.with_name(STATE).exists()]
+        return [run for run in runs if holder(run / TRAINING_LOCK)]
 
     def kill(self) -> None:
         self.process.kill()
@@ -72,7 +76,7 @@ class Sweep:
 
 def owner(run: Path) -> int:
     """The process that is at work on a run."""
-    found = re.match(r"process (\d+)", (run / ".lock").read_text())
+    found = re.match(r"process (\d+)", (run / TRAINING_LOCK).read_text())
     assert found is not None
     return int(found[1])
 

@@ -86,13 +86,17 @@ def gone(processes: list[int], sweep: Sweep) -> None:
     expect(not workers(processes), "no worker left", sweep)
 
 
+HERE = "127.0.0.2"
+"""Ray replaces 127.0.0.1 by an address that others can reach; this one it leaves alone, and nobody can."""
+
+
 def main() -> None:
     from ray.cluster_utils import Cluster
 
-    cluster: Any = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "node_ip_address": "127.0.0.1"})
+    cluster: Any = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "node_ip_address": HERE})
     try:
-        cluster.add_node(num_cpus=1, node_ip_address="127.0.0.1")
-        print(f"up: Ray {ray.__version__}, two raylets with a core each at {cluster.address}", flush=True)
+        cluster.add_node(num_cpus=1, node_ip_address=HERE)
+        print(f"up: Ray {ray.__version__}, two raylets with a core each at {cluster.address}, with a token", flush=True)
         prove(["launcher=ray", f"launcher.address={cluster.address}"])
     finally:
         cluster.shutdown()

@@ -19,4 +19,6 @@ with open(site.getsitepackages()[0] + "/snnrobust.pth", "w") as file:
 PY
   touch $env/.ready
 fi
+RAY_AUTH_TOKEN=$($env/bin/python -c 'import secrets; print(secrets.token_hex(32))')
+export RAY_AUTH_MODE=token RAY_AUTH_TOKEN
 exec $env/bin/python scripts/prove_ray.py

@@ -77,7 +77,7 @@ def launch(root: str, verb: Verb, arguments: list[str], replay: Sequence[str] = 
     if command.many and placement() is not None:
         raise ConfigError("-m: these processes do one run together; allowed: one run, or a sweep without torchrun")
     if command.many:
-        return _sweep(command)
+        return run_sweep(command)
     return _run(command.tasks[0].job)
 
 
@@ -116,6 +116,16 @@ def read(root: str, verb: Verb, arguments: list[str], replay: Sequence[str] = ()
     if any(other != launchers[0] for other in launchers):
         raise ConfigError("launcher: got several; allowed: one for all runs of a sweep")
     return Command(tasks, instantiate("launcher", launchers[0]), many)
+
+
+def combined(commands: Sequence[Command]) -> Command:
+    """Several commands, each about runs of its own, as one sweep."""
+    tasks = [(task.job.home.name, task) for command in commands for task in command.tasks]
+    many = [
+        replace(task, name=f"[{i}/{len(tasks)}] {home} {task.name.partition('] ')[2]}".rstrip())
+        for i, (home, task) in enumerate(tasks, 1)
+    ]
+    return Command(many, commands[0].launcher, True)
 
 
 def launcher_of(words: Sequence[str]) -> tuple[Launcher, list[str]]:
@@ -176,7 +186,7 @@ def _short(override: str) -> str:
     return f"{key.rpartition('.')[2]}={value}"
 
 
-def _sweep(command: Command) -> int:
+def run_sweep(command: Command) -> int:
     """All runs, a line each, then a count and what failed."""
     failures = sweep(command.tasks, command.launcher)
     done = len(command.tasks) - len(failures)

@@ -103,7 +103,7 @@ class Wandb(Tracker):
         finish_timeout: seconds to wait at its end until the server has everything; `snnrobust sync` sends the rest.
     """
 
-    mode: Mode = "offline"
+    mode: Literal["offline", "online", "disabled"] = "offline"
     project: str = "snnrobust"
     entity: str | None = None
     group: str | None = None

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from snnrobust.job import HISTORY, RESULTS, STATE
+from snnrobust.job import HISTORY, RESULTS, STATE, TRAINING_LOCK
 from snnrobust.launchers.base import THREADS
 
 ROOT = Path(__file__).parent.parent
@@ -64,7 +64,9 @@ class Begun:
 
 
 def owner(run):
-    return int(re.match(r"process (\d+)", (run / ".lock").read_text())[1])
+    found = re.match(r"process (\d+)", (run / TRAINING_LOCK).read_text())
+    assert found is not None
+    return int(found[1])
 
 
 def records(folder):

@@ -14,6 +14,7 @@ ROOT = Path(snnrobust.__file__).parent
 LAYERS = (
     {"__main__"},
     {"cli"},
+    {"verbs"},
     {"convert", "search"},
     {"stages"},
     {"launch", "api", "importing", "exporting"},

@@ -68,7 +68,7 @@ class Launcher(ABC):
 
 def threads_of(tasks: Sequence[Task]) -> int:
     """Of a process that any of the tasks may run in."""
-    return max(task.job.config["threads"] for task in tasks)
+    return max(int(task.job.config["threads"]) for task in tasks)
 
 
 def limits(threads: int) -> dict[str, str]:

@@ -89,11 +89,11 @@ def _workers(jobs: int, threads: int, gpus: tuple[int, ...]) -> Iterator[Executo
         warnings.filterwarnings("ignore", message)
     for tracker in (resource_tracker, lokys):  # each, when it starts, unblocks Ctrl-C
         tracker.ensure_running()
-    pool: Executor = get_reusable_executor(
+    pool = get_reusable_executor(
         max_workers=jobs,
         timeout=300,  # seconds that a worker waits for a task
         initializer=_begin,
-        initargs=(os.getpid(), Path(_slots().name), tuple(gpus)),
+        initargs=(os.getpid(), _slots().name if gpus else "", tuple(gpus)),
         env=limits(threads),
     )
     try:
@@ -113,13 +113,13 @@ _claims: list[Claim] = []
 """What this worker holds until it ends."""
 
 
-def _begin(parent: int, slots: Path, gpus: tuple[int, ...]) -> None:
+def _begin(parent: int, slots: str, gpus: tuple[int, ...]) -> None:
     """What a worker does before anything else."""
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     slot = 0
     while gpus:
         try:
-            _claims.append(Claim(slots / str(slot)))
+            _claims.append(Claim(Path(slots) / str(slot)))
         except Busy:
             slot += 1
             continue

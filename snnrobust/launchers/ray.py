@@ -74,13 +74,14 @@ class Ray(Launcher):
             raise
 
     def _connect(self, ray: Any, threads: int) -> None:
-        # Also for clusters whose raylets were started by another Python.
-        environment = {"env_vars": limits(threads), "py_executable": sys.executable}
+        # The raylets of a cluster may have been started by another Python, in another folder.
+        path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+        environment = {"env_vars": {**limits(threads), "PYTHONPATH": path}, "py_executable": sys.executable}
         # An existing cluster refuses all that is said of what it should be.
         new = {"num_cpus": len(os.sched_getaffinity(0)), "include_dashboard": False} if self.address is None else {}
         try:
             ray.init(self.address or "local", runtime_env=environment, logging_level=logging.ERROR, **new)
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
             said = " ".join(str(error).split())
             raise ConfigError(f"launcher.address: got {self.address}; Ray says: {said}") from error
         there = ray.cluster_resources()

@@ -142,7 +142,7 @@ def test_the_surrogate_and_the_reset_of_the_gradient_follow_the_paper(tmp_path):
     for wrong in ("neuron/surrogate=triangle", "neuron.detach_reset=false"):
         home = import_weights("grad_obf_snn", PUBLISHED / "grad_obf_snn_18.pth", [*overrides, wrong]).home
         found = answers(name, home)
-        assert torch.equal(*found["logits"])
+        assert torch.allclose(*found["logits"], atol=1e-5)  # the last bits are of the processor
         assert not torch.allclose(*found["gradient"], atol=1e-4)
 
 
