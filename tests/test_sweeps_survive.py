@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 KILLS = 20
-SEEDS, EPOCHS = range(4), 6
+SEEDS, EPOCHS = range(4), 8
 WORDS = [
     "-m",
     *("tracker=none", f"seed={','.join(map(str, SEEDS))}", f"training.epochs={EPOCHS}", "suite=quick"),
@@ -69,6 +69,26 @@ def workers(parent):
     return [child for child, line in named.items() if b"popen_loky" in line]
 
 
+def wait_a_while(process, folder, draw):
+    """Until some moment: the start of Python and torch takes seconds, in which a training has its epochs after it."""
+    if draw.random() < 0.5:
+        time.sleep(draw.uniform(1.0, 8.0))
+        return
+    begun = time.time()
+    while process.poll() is None and time.time() < begun + 15:
+        if any(_changed(path) > begun for path in folder.glob("*/training.pt")):
+            time.sleep(draw.uniform(0.0, 0.5))
+            return
+        time.sleep(0.02)
+
+
+def _changed(path):
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
 def kill_something(process, draw):
     """One worker, the parent, or all of them, whatever is there."""
     try:
@@ -90,8 +110,7 @@ def test_twenty_kills_leave_the_records_of_a_sweep_left_alone(alone, tmp_path):
     while kills < KILLS:
         process = sweep(tmp_path, "launcher=parallel", "launcher.jobs=2")
         while process.poll() is None and kills < KILLS:
-            # The start of Python and torch takes some seconds; kills come before, in and after it.
-            time.sleep(draw.uniform(1.0, 8.0))
+            wait_a_while(process, tmp_path, draw)
             kill_something(process, draw)
             kills += 1
         process.communicate(timeout=300)
