@@ -42,12 +42,20 @@ def command(verb: str, runs: Path, *words: str) -> Done:
         stdout=subprocess.DEVNULL,
         env={**os.environ, "OMP_NUM_THREADS": "1", "WANDB_SILENT": "true"},
     )
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
+    peak = 0.0
+    while process.poll() is None:
+        peak = _peak(process.pid) or peak
+        time.sleep(0.05)
     seconds = time.perf_counter() - start
     if process.returncode:
         raise SystemExit(f"{words} ended with {process.returncode}")
-    return Done(seconds, usage.ru_maxrss / 1024, sum(map(_work, runs.glob(f"*/{RESULTS}"))))
+    return Done(seconds, peak, sum(map(_work, runs.glob(f"*/{RESULTS}"))))
+
+
+def _peak(process: int) -> float:
+    """MiB, of this process alone: what `wait4` says includes its workers. 0 once it has ended."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), 0.0)
 
 
 def _work(results: Path) -> float:

@@ -74,6 +74,11 @@ class Job:
         return self.checkpoint.parent if self.checkpoint else Path(self.config["runs"]) / self.training
 
     @property
+    def trains(self) -> bool:
+        """Whether its weights have to be made first."""
+        return self.kind == "train" and (self.config["force"] or not (self.home / CHECKPOINT).exists())
+
+    @property
     def folder(self) -> Path:
         """Where the results go: the run directory for its first evaluation, a folder inside it for others.
 

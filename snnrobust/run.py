@@ -129,6 +129,8 @@ def _run(
     (folder / FAILURE).unlink(missing_ok=True)
     write_atomically(folder / CONFIG, yaml.safe_dump(plain(job.config), sort_keys=False))
     write_atomically(folder / "overrides.yaml", yaml.safe_dump(list(job.overrides)))
+    if not job.trains:
+        weights_are_there()
     with _logged(folder / "run.log"), _recorded(job, folder):
         if job.config["force"]:
             (folder / JOURNAL).unlink(missing_ok=True)

@@ -13,7 +13,6 @@ from snnrobust.claims import POLL, holder
 from snnrobust.console import results_line
 from snnrobust.files import write_json
 from snnrobust.job import (
-    CHECKPOINT,
     EVALUATION_LOCK,
     FAILURE,
     TRAINING_LOCK,
@@ -62,7 +61,7 @@ class _Sweep:
 
     def run(self) -> None:
         for place in self.open.copy():
-            results = None if self._trains(place) else results_of(self.tasks[place].job)
+            results = None if self.tasks[place].job.trains else results_of(self.tasks[place].job)
             # Whether results are of the data that are there today takes torch to see.
             if results is not None and not results.get("split_digests"):
                 self._end(place, Outcome("done", results_line(self.tasks[place].name, results) + RECORDED))
@@ -83,15 +82,10 @@ class _Sweep:
         if not normal:
             yield from free[:1]
             return
-        training = {self.tasks[place].job.home: place for place in reversed(normal) if self._trains(place)}
+        training = {self.tasks[place].job.home: place for place in reversed(normal) if self.tasks[place].job.trains}
         for place in normal:
             if training.get(self.tasks[place].job.home, place) == place:
                 yield place
-
-    def _trains(self, place: int) -> bool:
-        """Other runs with the same weights have to wait until they are there."""
-        job = self.tasks[place].job
-        return job.kind == "train" and (job.config["force"] or not (job.home / CHECKPOINT).exists())
 
     def _is_free(self, place: int) -> bool:
         """Whether nobody has claimed a run, as far as can be seen from here."""

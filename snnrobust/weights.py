@@ -66,7 +66,7 @@ def _trained(
     """The checkpoint, from a training if there is none yet, with its weights in `model`; and the seconds it took."""
     path = job.checkpoint or job.home / CHECKPOINT
     first = distributed.rank() == 0
-    if distributed.from_first(lambda: job.kind == "train" and (job.config["force"] or not path.exists())):
+    if distributed.from_first(lambda: job.trains):
         refuse_imported(job.config)
         distributed.from_first(lambda: _forget(job))  # before any of them looks
         checkpoint = _train(experiment, model, splits, job, tracked, progress)

@@ -139,7 +139,7 @@ def test_what_would_overwrite_or_falsify_a_measure_is_refused(overrides, said):
 
 def test_the_record_says_with_what_the_weights_were_made(run):
     made = results(run)["training"]
-    assert set(made) == {"versions", "git", "hardware", "epochs"}
+    assert set(made) == {"versions", "git", "hardware", "epochs", "resumed_at"}
     assert made["versions"]["torch"] == torch.__version__.partition("+")[0]
 
 

@@ -144,7 +144,7 @@ def test_a_sweep_that_stops_cancels_its_jobs(tmp_path, cluster, capsys):
 
 def test_what_slurm_refuses_is_said_in_one_line(tmp_path, cluster, capsys):
     cluster(sbatch="echo 'sbatch: error: first' >&2; echo 'sbatch: error: Invalid account' >&2; exit 1")
-    with pytest.raises(ConfigError, match="^launcher: sbatch: error: Invalid account$"):
+    with pytest.raises(ConfigError, match=r"^launcher: sbatch: error: Invalid account$"):
         next(Slurm().launch(tasks(tmp_path, "seed=0,1")))
     assert capsys.readouterr().err == ""
 
