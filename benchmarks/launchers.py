@@ -21,7 +21,7 @@ from snnrobust.job import RESULTS
 ROUNDS = 3
 FEW, MANY = 20, 200
 TINY = ("training=debug", "device=cpu", "model.channels=[4]", "model.hidden=8", "encoder.steps=2")
-PAIR = ("seed=0,1", "training.epochs=20", "tracker=none", "device=cpu")
+PAIR = ("seed=0,1", "training.epochs=80", "tracker=none", "device=cpu")
 PARALLEL = ("launcher=parallel", "launcher.jobs=2")
 
 

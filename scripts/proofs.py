@@ -19,6 +19,8 @@ from snnrobust.job import STATE, TRAINING_LOCK
 COMMON = ("train", "-m", "tracker=none", "device=cpu")
 FOUR = ("seed=0,1,2,3", "training.epochs=25")
 """Four runs of the digits, of some seconds each."""
+# Started in the background, Ctrl-C is ignored here and in all processes that are started and interrupted from here.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Sweep:

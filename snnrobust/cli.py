@@ -58,12 +58,17 @@ def _main(arguments: Sequence[str] | None) -> int:
     except Failed as error:
         return _fail(str(error), status=1)
     except KeyboardInterrupt:
+        sys.unraisablehook = _nothing  # objects of libraries that were half made complain when they go
         return _fail("interrupted; finished runs are kept, the same command goes on with the others", INTERRUPTED)
     except BrokenPipeError:  # the reader of our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except OSError as error:
         return _fail(f"{error.filename or 'file system'}: {error.strerror or error}", status=1)
+
+
+def _nothing(unraisable: object) -> None:
+    """Says nothing."""
 
 
 def _fail(text: str, status: int) -> int:

@@ -19,7 +19,7 @@ from hydra import initialize_config_dir
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
 from snnrobust.building import build as build
@@ -139,9 +139,19 @@ def _changed(base: DictConfig, values: Sequence[Override]) -> DictConfig:
     for override in values:
         try:
             OmegaConf.update(composed, override.key_or_group, override.value(), merge=True)
+        except (ConfigAttributeError, ConfigKeyError) as error:
+            raise _unknown(composed, str(error.full_key)) from error
         except OmegaConfBaseException as error:
             raise ConfigError(in_one_line(error)) from error
     return composed
+
+
+def _unknown(composed: DictConfig, key: str) -> ConfigError:
+    """Of a key inside something that has none, or others."""
+    around, _, last = key.rpartition(".")
+    node = OmegaConf.select(composed, around)
+    allowed = [str(own) for own in node if not str(own).startswith("_")] if isinstance(node, DictConfig) else []
+    return ConfigError(unknown(key, last, allowed))
 
 
 def _compose(root: str, overrides: list[str]) -> DictConfig:

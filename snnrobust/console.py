@@ -28,6 +28,10 @@ def stderr() -> Console:
     return Console(stderr=True, highlight=False)
 
 
+def counted(runs: int) -> str:
+    return f"{runs} run{'s' * (runs != 1)}"
+
+
 class Terminal:
     """Progress on standard error. Nothing is drawn into a pipe or in CI, where bars only fill logs.
 

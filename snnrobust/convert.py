@@ -10,7 +10,9 @@ from pathlib import Path
 from snnrobust.job import RunFailed, results_of
 from snnrobust.launch import launcher_of, names, run_job, split
 from snnrobust.launchers.base import Launcher, Task
+from snnrobust.launchers.local import Local
 from snnrobust.overrides import expand
+from snnrobust.placement import placement
 from snnrobust.schema import ConfigError
 from snnrobust.stages import Planned, plan
 from snnrobust.sweeping import say, sweep
@@ -52,8 +54,10 @@ def convert(arguments: Sequence[str]) -> int:
         for conversion in conversions:
             _show(conversion.stages)
         return 0
-    if not MANY & set(flags):
+    if not MANY & set(flags) and isinstance(launcher, Local):
         return _run(conversions[0].stages)
+    if placement() is not None:
+        raise ConfigError("convert: these processes do one run together; allowed: without -m, launcher or torchrun")
     failures = convert_all(conversions, launcher)
     print(f"{len(commands)} conversions: {len(commands) - len(failures)} done, {len(failures)} failed")
     for failure in failures:

@@ -50,6 +50,12 @@ def _write(path: Path, data: bytes) -> None:
         raise
 
 
+def remove_unfinished(path: Path) -> None:
+    """Removes what processes have left that were killed while they wrote `path`; nobody may be writing it now."""
+    for left in path.parent.glob(f".{path.name}.*"):
+        left.unlink(missing_ok=True)
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Writes JSON that any reader accepts: NaN and infinities, which JSON lacks, become null."""
     write_atomically(path, json.dumps(_plain(content), indent=1, allow_nan=False) + "\n")

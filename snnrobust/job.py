@@ -88,7 +88,10 @@ class Job:
 
 
 def _owner(home: Path) -> str | None:
-    """Signature of the evaluation whose results belong directly into a run directory; None if there is none yet."""
+    """Signature of the evaluation whose results belong directly into a run directory; None if there is none yet.
+
+    A config that is damaged counts as absent: the run that is done next writes it again.
+    """
     results = read_json(home / RESULTS)
     if results is not None:  # the same, and much faster to read
         return results.get("evaluation_signature")
@@ -97,7 +100,9 @@ def _owner(home: Path) -> str | None:
         return evaluation_signature(config)
     except FileNotFoundError:
         return None
-    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError):
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError):
+        return None
+    except OSError:
         return "unreadable"
 
 

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from snnrobust.check import check
 from snnrobust.config import VERSION_BASE, Composed, compose, instantiate, prepare
-from snnrobust.console import Terminal, results_line, results_table, results_title, stdout
+from snnrobust.console import Terminal, counted, results_line, results_table, results_title, stdout
 from snnrobust.identity import OPTIONAL_KEYS, PLACES, TRAINING_KEYS, digest
 from snnrobust.job import Job, RunFailed
 from snnrobust.launchers.base import RECORDED, Launcher, Task
+from snnrobust.launchers.local import Local
 from snnrobust.overrides import expand, replayed, trusted
 from snnrobust.perform import perform
 from snnrobust.placement import placement
@@ -25,6 +26,7 @@ from snnrobust.saved import config_beside, refuse_imported
 from snnrobust.schema import ConfigError
 from snnrobust.sweepfiles import WORD, named, words_of
 from snnrobust.sweeping import say, sweep
+from snnrobust.syncing import is_sent
 from snnrobust.yamls import folder
 
 if TYPE_CHECKING:
@@ -45,7 +47,7 @@ class Command:
     Args:
         tasks: its runs, by name and in order.
         launcher: has them done.
-        many: whether it is a sweep, of however many runs.
+        many: whether it is a sweep, of however many runs. One run with a launcher is done like a sweep of one.
     """
 
     tasks: Sequence[Task]
@@ -74,11 +76,12 @@ def launch(root: str, verb: Verb, arguments: list[str], replay: Sequence[str] = 
     command = read(root, verb, arguments, replay)
     if SHOWING & set(flags):
         return _shown(verb, root, [*flags, *replayed(replay, spelt_out(typed))])
-    if command.many and placement() is not None:
-        raise ConfigError("-m: these processes do one run together; allowed: one run, or a sweep without torchrun")
-    if command.many:
-        return run_sweep(command)
-    return _run(command.tasks[0].job)
+    if not command.many and isinstance(command.launcher, Local):
+        return _run(command.tasks[0].job)
+    if placement() is not None:
+        word = "-m" if command.many else "launcher"
+        raise ConfigError(f"{word}: these processes do one run together; allowed: one run, or a sweep without torchrun")
+    return run_sweep(command)
 
 
 def read(root: str, verb: Verb, arguments: list[str], replay: Sequence[str] = ()) -> Command:
@@ -99,7 +102,6 @@ def read(root: str, verb: Verb, arguments: list[str], replay: Sequence[str] = ()
     group = (document or f"sweep-{digest(sorted(typed))}") if many else None
     tasks: list[Task] = []
     launchers: list[Mapping[str, Any]] = []
-    forced: set[Path] = set()
     for name, own in zip(names(words), words, strict=True):
         composed = compose(root, own, places)
         launchers.append(composed.launcher or {})
@@ -108,10 +110,6 @@ def read(root: str, verb: Verb, arguments: list[str], replay: Sequence[str] = ()
             check(job.config, places)
         elif "weights" not in job.config:
             refuse_imported(job.config)
-        if many and job.config["force"] and job.kind == "train":
-            # The first one of those with the same weights makes them again, and forgets all their results.
-            job = replace(job, config={**job.config, "force": job.home not in forced})
-            forced.add(job.home)
         tasks.append(Task(name, job))
     if any(other != launchers[0] for other in launchers):
         raise ConfigError("launcher: got several; allowed: one for all runs of a sweep")
@@ -177,7 +175,7 @@ def names(commands: Sequence[tuple[str, ...]]) -> list[str]:
     """`[3/12] seed=2 weight=0.01`: the number of a run, and what it does not share with the others."""
     shared = set.intersection(*(set(command) for command in commands))
     own = [" ".join(_short(o) for o in command if o not in shared) for command in commands]
-    return [f"[{i}/{len(commands)}] {words}" for i, words in enumerate(own, 1)]
+    return [f"[{i}/{len(commands)}] {words}".rstrip() for i, words in enumerate(own, 1)]
 
 
 def _short(override: str) -> str:
@@ -190,9 +188,10 @@ def run_sweep(command: Command) -> int:
     """All runs, a line each, then a count and what failed."""
     failures = sweep(command.tasks, command.launcher)
     done = len(command.tasks) - len(failures)
-    print(f"{len(command.tasks)} runs: {done} done, {len(failures)} failed")
+    print(f"{counted(len(command.tasks))}: {done} done, {len(failures)} failed")
     home = command.tasks[0].job.home.parent
-    if any(any(task.job.folder.glob("wandb/offline-run-*")) for task in command.tasks):
+    tracked = (file for task in command.tasks for file in task.job.folder.glob("wandb/offline-run-*/run-*.wandb"))
+    if not all(map(is_sent, tracked)):
         print(f"tracked offline; upload with: snnrobust sync {home}")
     for failure in failures.values():
         say(f"snnrobust: {failure}")

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob, IntervalSweep, Override
 from hydra.errors import HydraException
 
 from snnrobust.check import TRUSTED
@@ -15,10 +15,18 @@ from snnrobust.schema import ConfigError
 
 
 def expand(overrides: Sequence[str]) -> list[list[str]]:
-    """The jobs of a sweep, in Hydra's order: the product of all values given with commas or sweep functions."""
+    """The jobs of a sweep, in Hydra's order: the product of all values given with commas or sweep functions.
+
+    Raises:
+        ConfigError: for functions that give no list of values.
+    """
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
-    return [list(job) for batch in BasicSweeper.split_arguments(parse(overrides), None) for job in batch]
+    parsed = parse(overrides)
+    for override in parsed:
+        if isinstance(override.value(), IntervalSweep | Glob):
+            raise ConfigError(f"{override.input_line}: no list of values; allowed: A,B, choice(A,B) or range(...)")
+    return [list(job) for batch in BasicSweeper.split_arguments(parsed, None) for job in batch]
 
 
 def place(override: Override) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from snnrobust.claims import holder
+from snnrobust.console import counted
 from snnrobust.job import CHECKPOINT, EVALUATION_LOCK, FAILURE, STATE, TRAINING_LOCK, Job, read_json, results_of
 from snnrobust.launchers.base import Task
 
@@ -35,4 +36,4 @@ def show(tasks: Sequence[Task]) -> None:
     for task, (state, note) in zip(tasks, found, strict=True):
         print(f"{state:8}{task.name}  {task.job.folder}{f'  ({note})' * bool(note)}")
     counts = Counter(state for state, _ in found)
-    print(f"{len(tasks)} runs: " + ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state]))
+    print(f"{counted(len(tasks))}: " + ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state]))

@@ -24,6 +24,7 @@ from snnrobust.evaluation.report import Report
 from snnrobust.experiment import Experiment, ForeignExperiment
 from snnrobust.files import write_atomically, write_json
 from snnrobust.foreign import Foreign
+from snnrobust.forgetting import refuse_while_evaluated
 from snnrobust.job import (
     CONFIG,
     EVALUATION_LOCK,
@@ -109,6 +110,8 @@ def _claimed_and_run(job: Job, build: Build, display: Display) -> dict[str, Any]
     """
     try:
         with Claim(job.home / TRAINING_LOCK) as home:
+            if job.trains:
+                refuse_while_evaluated(job.home)
             folder = job.folder
             with Claim(folder / EVALUATION_LOCK):
                 # Another process may have made them meanwhile.

@@ -14,11 +14,14 @@ from typing import Any
 
 import yaml
 
+from snnrobust.overrides import quoted
 from snnrobust.schema import ConfigError
 
 FOLDER = Path("sweeps")
 """Below the current folder."""
 WORD = re.compile(r"\+?sweeps=(.*)")
+PLAIN = re.compile(r"[\w.:/+-]+|\$\{.*\}", re.ASCII)
+"""Text that the command line reads as it stands: names, paths, `1e-4` and `8/255`, interpolations."""
 OWN = ("defaults", "hydra", "table")
 """Parts of a document that are no values; `table` says how its results are told."""
 
@@ -96,15 +99,18 @@ def _values(node: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 def _varying(value: Any) -> str:
     """A list is several values; text is what would be typed."""
-    return ",".join(map(_text, value)) if isinstance(value, list) else _text(value)
+    if isinstance(value, list):
+        return ",".join(map(_text, value))
+    return value if isinstance(value, str) else _text(value)
 
 
 def _text(value: Any) -> str:
-    """A value as the command line knows it."""
+    """A value as the command line knows it. Text that would be read there as anything else is quoted."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, list):
         return f"[{','.join(map(_text, value))}]"
     if isinstance(value, Mapping):
         return "{" + ",".join(f"{key}:{_text(inside)}" for key, inside in value.items()) + "}"
-    return str(value)
+    text = str(value)
+    return text if PLAIN.fullmatch(text) and text.lower() not in ("null", "true", "false") else quoted(text)

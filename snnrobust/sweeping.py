@@ -7,11 +7,13 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 from snnrobust.claims import POLL, holder
 from snnrobust.console import results_line
 from snnrobust.files import write_json
+from snnrobust.forgetting import forgotten
 from snnrobust.job import (
     EVALUATION_LOCK,
     FAILURE,
@@ -42,7 +44,7 @@ def sweep(tasks: Sequence[Task], launcher: Launcher) -> dict[int, str]:
     Raises:
         ConfigError: in one line, if there is nothing to launch with, or nothing that is launched begins.
     """
-    going = _Sweep(tasks, launcher)
+    going = _Sweep([replace(task, job=forgotten(task.job)) for task in tasks], launcher)
     going.run()
     found = {place: going.failed.get(place) or failure_of(task.job) for place, task in enumerate(tasks)}
     return {place: line for place, line in found.items() if line}
@@ -61,10 +63,12 @@ class _Sweep:
 
     def run(self) -> None:
         for place in self.open.copy():
-            results = None if self.tasks[place].job.trains else results_of(self.tasks[place].job)
+            results = results_of(self.tasks[place].job)
             # Whether results are of the data that are there today takes torch to see.
             if results is not None and not results.get("split_digests"):
                 self._end(place, Outcome("done", results_line(self.tasks[place].name, results) + RECORDED))
+        if self.open:
+            say(f"{len(self.open)} of {len(self.tasks)} runs to do")
         while self.open:
             places = [*self._next()]
             if places:
@@ -162,7 +166,7 @@ def _owner(job: Job) -> tuple[str | None, ...]:
 
 def _text(path: Path) -> str | None:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         return None
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 from snnrobust.claims import Busy, Claim, holder, patiently
+from snnrobust.console import counted
 from snnrobust.job import EVALUATION_LOCK
 from snnrobust.schema import ConfigError
 from snnrobust.tracking import UNSENT, away, obstacle, server
@@ -85,22 +86,18 @@ def sync(runs: Path, jobs: int) -> int:
         print(f"{runs}: nothing to upload")
         return 0
     if (why := obstacle(PATIENCE)) is not None:
-        print(f"snnrobust: {why}; {_count(len(waiting))} to upload", file=sys.stderr)
+        print(f"snnrobust: {why}; {counted(len(waiting))} to upload", file=sys.stderr)
         return 1
     found: list[Upload] = []
     for upload in _all(waiting, jobs):
         found.append(upload)
         print(f"{upload.state:9}{upload.folder}{f'  ({upload.note})' * bool(upload.note)}", flush=True)
     counts = Counter(upload.state for upload in found)
-    print(f"{_count(len(found))}: " + ", ".join(f"{number} {state}" for state, number in counts.items()))
+    print(f"{counted(len(found))}: " + ", ".join(f"{number} {state}" for state, number in counts.items()))
     for upload in found:
         if upload.state == "failed":
             print(f"snnrobust: {upload.folder}: {upload.note}", file=sys.stderr)
     return 1 if counts["failed"] else 0
-
-
-def _count(runs: int) -> str:
-    return f"{runs} run{'s' * (runs != 1)}"
 
 
 def unsent(runs: Path) -> list[Path]:

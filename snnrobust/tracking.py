@@ -220,7 +220,10 @@ def obstacle(timeout: float) -> str | None:
 
     Asked before the client is: that one would block for long, then fail.
     """
-    why = away(server(), timeout)
+    try:
+        why = away(server(), timeout)
+    except ValueError as error:  # WANDB_BASE_URL, or what stands in a file of the client, is no address
+        return f"the W&B client is set up wrongly: {' '.join(str(error).partition('[type=')[0].split())}"
     if why is not None:
         return why
     import wandb

@@ -12,7 +12,8 @@ from snnrobust import compressed, distributed
 from snnrobust.data.dataset import Splits
 from snnrobust.experiment import Experiment, ForeignExperiment
 from snnrobust.foreign import Foreign
-from snnrobust.job import CHECKPOINT, GRADIENTS, HISTORY, JOURNAL, OUTCOMES, RESULTS, SPARSE_WEIGHTS, STATE, Job
+from snnrobust.forgetting import forget
+from snnrobust.job import CHECKPOINT, HISTORY, SPARSE_WEIGHTS, STATE, Job
 from snnrobust.record import curves, kept_metrics, provenance
 from snnrobust.saved import refuse_imported
 from snnrobust.schema import ConfigError
@@ -68,7 +69,7 @@ def _trained(
     first = distributed.rank() == 0
     if distributed.from_first(lambda: job.trains):
         refuse_imported(job.config)
-        distributed.from_first(lambda: _forget(job))  # before any of them looks
+        distributed.from_first(lambda: forget(job))  # before any of them looks
         checkpoint = _train(experiment, model, splits, job, tracked, progress)
         if first:
             checkpoint.save(path)
@@ -97,15 +98,6 @@ def _store_sparse(model: SpikingClassifier, path: Path) -> None:
     if sparsity(weights) > 0:
         size = compressed.write(path, model.state_dict(), [f"{name}.weight" for name in weights])
         log.info("%s: %d bytes, as read back", path, size)
-
-
-def _forget(job: Job) -> None:
-    """Removes what describes weights that are about to be replaced, and with `force` those under way too."""
-    for name in (CHECKPOINT, SPARSE_WEIGHTS, RESULTS, OUTCOMES, GRADIENTS, JOURNAL):
-        for old in (job.home / name, *job.home.glob(f"*/{name}")):
-            old.unlink(missing_ok=True)
-    if job.config["force"]:
-        (job.home / STATE).unlink(missing_ok=True)
 
 
 def _train(

@@ -4,6 +4,7 @@ import os
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import signal
 from collections.abc import Callable
 from functools import partial
 
@@ -19,6 +20,8 @@ from snnrobust.spiking.surrogate import triangle
 from snnrobust.threat import Bounds
 
 torch.set_num_threads(1)
+# Started in the background, Ctrl-C is ignored here and in all processes that tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 STEPS, CLASSES = 3, 4
 

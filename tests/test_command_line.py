@@ -46,9 +46,14 @@ MISTAKES = {
     "train dataset.validation=0": ("dataset.validation: got 0", "greater than or equal to 0.01"),
     "train dataset.validation=0.6 dataset.test=0.5": ("dataset.validation + dataset.test: got 1.1", "at most 0.98"),
     "train seed=0,1": ("seed=0,1: several values", "-m"),
+    "train -m seed=interval(0,3)": ("seed=interval(0,3): no list of values", "range("),
+    "train -m dataset=glob(*)": ("dataset=glob(*): no list of values", "choice("),
     "train seed=-1": ("seed: got -1", "greater than or equal to 0"),
     "train dataset=digits_events encoder=direct": ("encoder: got a code for images", "encoder=frames"),
     "train encoder=frames": ("encoder: got a code for events", "any other for images"),
+    "train threat.eps.x=3": ("threat.eps.x: unknown key", "no keys"),
+    "train training.validation.attack.steps=2": ("training.validation.attack.steps: unknown key", "no keys"),
+    "train evaluation={drws:3}": ("evaluation.drws: unknown key", "did you mean draws?"),
     "train +foo=1": ("foo: unknown key", "dataset, "),
     "train foo=1": ("foo: unknown key", "dataset, "),
     "train +suite.foo=1": ("suite.foo: unknown key", "headline, name"),
@@ -228,6 +233,34 @@ def test_help_lists_every_group_with_its_choices(tmp_path):
 def test_usage(arguments, tmp_path):
     done = ran(*arguments, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, USAGE)
+
+
+INTERRUPTED = """
+import sys
+from types import SimpleNamespace
+from snnrobust.cli import main
+
+class HalfMade:
+    def __del__(self):
+        self.absent
+
+def run(arguments):
+    global half_made
+    half_made = HalfMade()
+    raise KeyboardInterrupt
+
+sys.modules["snnrobust.verbs.train"] = SimpleNamespace(run=run)
+sys.exit(main(["train"]))
+"""
+
+
+def test_an_interrupt_is_one_line_whatever_libraries_were_about(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 130
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("snnrobust: interrupted")
 
 
 def test_version(tmp_path):

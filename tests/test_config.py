@@ -124,6 +124,7 @@ def test_every_choice_composes_passes_the_check_and_builds(group, choice, defaul
     overrides = overrides_for(group, choice, {**default.choices, "launcher": "local"}, saved)
     composed = compose("config", [*overrides, "tracker=none", "device=cpu"] if group != "tracker" else overrides)
     if group == "launcher":  # of a command, not of its runs
+        assert composed.launcher is not None
         assert isinstance(instantiate("launcher", composed.launcher), Launcher)
         assert "launcher" not in composed.config
         return

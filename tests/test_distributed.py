@@ -6,6 +6,7 @@ import re
 import signal
 import socket
 import subprocess
+from importlib import import_module
 
 import pytest
 
@@ -103,6 +104,26 @@ def test_the_environment_says_where_a_process_stands(words, expected):
 def test_an_environment_that_contradicts_itself_is_refused(words, said):
     with pytest.raises(ConfigError, match=re.escape(said)):
         placement(words)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("train -m seed=0,1", "-m: "),
+        ("train launcher=parallel", "launcher: "),
+        ("search regularizer.weight=0.1,0.2", "search: "),
+        ("convert experiment=digits_sparse -m conversion.sparsity=0.5,0.9", "convert: "),
+        ("convert experiment=digits_sparse launcher=parallel", "convert: "),
+    ],
+)
+def test_what_is_many_runs_is_refused(monkeypatch, tmp_path, words, said):
+    monkeypatch.chdir(tmp_path)
+    for name, value in {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "a"}.items():
+        monkeypatch.setenv(name, value)
+    verb, *arguments = words.split()
+    with pytest.raises(ConfigError, match=f"^{said}these processes do one run together"):
+        import_module(f"snnrobust.verbs.{verb}").run(arguments)
+    assert not [*tmp_path.iterdir()]
 
 
 # --- the same bits

@@ -57,7 +57,16 @@ def number():
 '''
 SETTINGS = ("tracker=none", "device=cpu", "~attacks.gaussian_noise", "attacks.pgd.steps=3")
 NET = ("evaluate", "model._target_=alien.nets.Net", "checkpoint=weights.pt", "+model.width=32", *SETTINGS)
-FILES = {"config.yaml", "overrides.yaml", "run.log", "results.json", "outcomes.npz", "gradients.npz", ".lock", ".evaluation.lock"}
+FILES = {
+    "config.yaml",
+    "overrides.yaml",
+    "run.log",
+    "results.json",
+    "outcomes.npz",
+    "gradients.npz",
+    ".lock",
+    ".evaluation.lock",
+}
 
 
 def trained(width, seed=0):

@@ -2,13 +2,13 @@
 
 import pytest
 
-from snnrobust import config
+from snnrobust import config, yamls
 from snnrobust.identity import training_signature
 
 INSIDE = ["defence=adversarial", "regularizer=membrane_perturbation", "training/validation=robust"]
 PLACES = (("defence",), ("regularizer",), ("training", "validation"))
 JUDGED = [
-    *(f"suite={suite}" for suite in config.groups()["suite"] if suite != "flips"),
+    *(f"suite={suite}" for suite in yamls.groups()["suite"] if suite != "flips"),
     *("threat=l2", "threat.eps=0.5", "estimator=four", "evaluation.seed=7"),
 ]
 

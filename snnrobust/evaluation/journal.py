@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -12,7 +13,7 @@ from typing import Any, final
 from snnrobust.evaluation.findings import Finding, read
 from snnrobust.evaluation.ledger import Record
 
-FORMAT = 1
+FORMAT = 2
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +23,7 @@ class Journal(Record):
     """Appends every finding to a file as soon as it is there; nothing in it can run code when it is read.
 
     The first line says what the findings depend on. A file that says something else is begun anew, and whatever
-    follows a line that is not whole is dropped: it is computed again.
+    follows a line that is not whole, or whose checksum does not fit, is dropped: it is computed again.
 
     Args:
         path: of the file.
@@ -78,7 +79,23 @@ class Journal(Record):
 
 
 def _line(content: Mapping[str, Any]) -> bytes:
-    return json.dumps(content, sort_keys=True, separators=(",", ":")).encode() + b"\n"
+    return _json({**content, "sum": zlib.crc32(_json(content))}) + b"\n"
+
+
+def _json(content: Mapping[str, Any]) -> bytes:
+    return json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _entry(line: bytes) -> dict[str, Any]:
+    """What `_line` made a line of: read and written again, it gives the same one.
+
+    Raises:
+        ValueError: if it is another line.
+    """
+    entry: dict[str, Any] = json.loads(line)
+    if not isinstance(entry, dict) or entry.pop("sum", None) is None or _line(entry) != line:
+        raise ValueError("its checksum does not fit")
+    return entry
 
 
 def _read(path: Path, first: bytes) -> tuple[dict[tuple[str, int], Finding], int]:
@@ -94,7 +111,7 @@ def _read(path: Path, first: bytes) -> tuple[dict[tuple[str, int], Finding], int
     length = len(first)
     for line in _lines(content[length:]):
         try:
-            entry = json.loads(line)
+            entry = _entry(line)
             kept[str(entry["phase"]), int(entry["batch"])] = read(entry)
         except (ValueError, KeyError, TypeError) as error:
             log.warning("%s: a damaged line (%s); what follows it is computed again", path, error)

@@ -217,7 +217,8 @@ def _notes(settings: Sequence[Setting], collection: Collection) -> Iterator[str]
     if len(cards) > 1:
         yield f"the runs come from different machines: {', '.join(sorted(cards))}"
     if collection.failures:
-        yield f"{len(collection.failures)} runs failed and are not in the table"
+        failed = len(collection.failures)
+        yield f"{failed} runs failed and are not in the table" if failed > 1 else "1 run failed and is not in the table"
     if collection.problems:
         yield f"{len(collection.problems)} records could not be used"
 

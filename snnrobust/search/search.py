@@ -11,6 +11,7 @@ from snnrobust.job import SEARCH, Job, failure_of, results_of
 from snnrobust.launch import spelt_out, split
 from snnrobust.launchers.base import Launcher, Task
 from snnrobust.launchers.local import Local
+from snnrobust.placement import placement
 from snnrobust.schema import ConfigError
 from snnrobust.search import findings
 from snnrobust.search.asked import Asked, asked
@@ -32,6 +33,8 @@ def search(arguments: Sequence[str]) -> int:
     flags, typed = split(arguments)
     if flags:
         raise ConfigError(f"{flags[0]}: a search is many runs by itself; allowed: no flag but --help")
+    if placement() is not None:
+        raise ConfigError("search: these processes do one run together; allowed: a search without torchrun")
     request = asked(spelt_out(typed))
     launcher: Launcher = instantiate("launcher", request.launcher)
     if request.settings.batch == 1 and request.settings.over_seeds is None and not isinstance(launcher, Local):

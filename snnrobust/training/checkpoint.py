@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,7 @@ class Checkpoint:
             CheckpointError: if the file is absent, damaged, of another format, or asks for code.
         """
         try:
+            _refuse_flipped_bits(path)
             content = torch.load(path, map_location="cpu", weights_only=True)
             if content.pop("format") != FORMAT:
                 raise CheckpointError(f"{path}: written in another format than {FORMAT}")
@@ -80,3 +82,11 @@ class Checkpoint:
             lines = [line.strip() for line in str(error).splitlines()]
             reason = lines[1] if len(lines) > 1 else lines[0]
             raise CheckpointError(f"{path}: weights of another architecture ({reason[:200]})") from error
+
+
+def _refuse_flipped_bits(path: Path) -> None:
+    """Compares the checksums that torch writes into its archives, and does not look at when it reads them."""
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise zipfile.BadZipFile(f"the checksum of {damaged} does not fit")

@@ -116,6 +116,8 @@ class Underway:
         self.content.begun = dict(begun) | ({"resumed_at": earlier} if earlier else {})
         self.content.weights = model.state_dict()
         self._enter("training", None)
+        if self._next is not None:  # a process that found all epochs of the start done takes up the training
+            self._next = self._position
         return self.content.begun
 
     def provenance(self) -> dict[str, Any]:

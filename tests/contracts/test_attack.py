@@ -12,7 +12,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from snnrobust import config
+from snnrobust import config, yamls
 from snnrobust.attacks.base import Attack
 from snnrobust.attacks.transfer import Transfer
 from snnrobust.flips import Flips
@@ -49,8 +49,8 @@ class Case:
 
 def cases() -> Iterator[Case]:
     seen = set()
-    for stem in config.groups()["attack"]:
-        node = yaml.safe_load((config.folder() / "attack" / f"{stem}.yaml").read_text())
+    for stem in yamls.groups()["attack"]:
+        node = yaml.safe_load((yamls.folder() / "attack" / f"{stem}.yaml").read_text())
         target = node["_target_"]
         if target.endswith(".TorchAttack"):
             for name, more in THIRD_PARTY.items():

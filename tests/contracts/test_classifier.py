@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from snnrobust import config
+from snnrobust import config, yamls
 from snnrobust.data.dataset import Split
 from snnrobust.evaluation.costs import costs
 from snnrobust.spiking.classifier import SpikingClassifier
@@ -19,7 +19,7 @@ from tests.contracts.smaller import IMAGES, SMALLER
 LIVELIER = {"plif": ("neuron.threshold=0.25",), "psn": ("neuron.threshold=0.25",)}
 """Settings of neurons that would hardly fire in a network without training."""
 GROUPS = ("encoder", "neuron", "neuron/surrogate", "model")
-ENCODERS, NEURONS, SURROGATES, MODELS = (config.groups()[group] for group in GROUPS)
+ENCODERS, NEURONS, SURROGATES, MODELS = (yamls.groups()[group] for group in GROUPS)
 # One group varies in full, against the simplest partners: what the groups do to each other goes through one interface.
 CASES = sorted(
     {
@@ -33,14 +33,14 @@ CASES = sorted(
 
 def place_of_surrogate(neuron: str) -> str | None:
     """The group that chooses the surrogate: of the neuron itself, or of the neurons inside; None without spikes."""
-    defaults = yaml.safe_load((config.folder() / "neuron" / f"{neuron}.yaml").read_text()).get("defaults", ())
+    defaults = yaml.safe_load((yamls.folder() / "neuron" / f"{neuron}.yaml").read_text()).get("defaults", ())
     groups = {group for entry in defaults if isinstance(entry, dict) for group in entry}
     inside = "neuron/surrogate@neuron.neuron.surrogate" if "/neuron@neuron" in groups else None
     return "neuron/surrogate" if "surrogate" in groups else inside
 
 
 def kind(encoder: str) -> str:
-    return str(yaml.safe_load((config.folder() / "encoder" / f"{encoder}.yaml").read_text())["kind"])
+    return str(yaml.safe_load((yamls.folder() / "encoder" / f"{encoder}.yaml").read_text())["kind"])
 
 
 @cache

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from snnrobust import config
+from snnrobust import config, yamls
 from snnrobust.spiking.synapses import synapses
 from snnrobust.training.connectivity.base import Connectivity
 from tests.contracts.toys import assert_same, state_of, streams
@@ -23,7 +23,7 @@ def connectivity_of(choice: str) -> Connectivity:
     return built
 
 
-@pytest.fixture(params=config.groups()["connectivity"])
+@pytest.fixture(params=yamls.groups()["connectivity"])
 def connectivity(request) -> Connectivity:
     return connectivity_of(request.param)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from snnrobust import config
+from snnrobust import config, yamls
 from snnrobust.attacks.gradient import ProjectedGradient
 from snnrobust.data.dataset import Batch, Split
 from snnrobust.data.digits import Digits
@@ -28,8 +28,8 @@ from tests.contracts.toys import assert_same, state_of, streams
 
 EPS = 0.1
 MOMENT = Moment(2, 1.5)
-CHOICES = config.groups()["defence"]
-WITH_ATTACK = [c for c in CHOICES if "attack:" in (config.folder() / "defence" / f"{c}.yaml").read_text()]
+CHOICES = yamls.groups()["defence"]
+WITH_ATTACK = [c for c in CHOICES if "attack:" in (yamls.folder() / "defence" / f"{c}.yaml").read_text()]
 
 
 @cache

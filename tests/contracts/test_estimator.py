@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from snnrobust import config
+from snnrobust import config, yamls
 from snnrobust.attacks.gradient import ProjectedGradient, gradient
 from snnrobust.attacks.losses import cross_entropy
 from snnrobust.estimators.base import Estimator
@@ -78,7 +78,7 @@ KINDS = ("trained", "sigmoid", "bptr", "rate", "hart", "pdsg", "assg", "analog",
 WITHOUT_MEMBRANE = ("trained", "sigmoid", "pdsg", "assg")
 """Those of them that apply to neurons without a membrane."""
 
-STEMS = config.groups()["estimator"]
+STEMS = yamls.groups()["estimator"]
 
 
 @cache

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from snnrobust import config
+from snnrobust import config, yamls
 from snnrobust.attacks.gradient import ProjectedGradient, gradient
 from snnrobust.attacks.losses import cross_entropy
 from snnrobust.data.dataset import Split, Splits
@@ -31,7 +31,7 @@ from snnrobust.training.settings import TrainingSettings
 from tests.contracts.smaller import IMAGES, SMALLER
 from tests.contracts.toys import assert_same, state_of
 
-MODELS = config.groups()["model"]
+MODELS = yamls.groups()["model"]
 EVENTS = {"vgg_snn", "vgg_snn_gesture", "cnn_dvs"}
 """Models for event frames; the others are tried on images."""
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from snnrobust import config
+from snnrobust import config, yamls
 from snnrobust.data.dataset import Batch, Split
 from snnrobust.regularizers.base import Regularizer
 from snnrobust.regularizers.none import NoRegularizer
@@ -20,7 +20,7 @@ from snnrobust.training.settings import TrainingSettings
 LIVELY = {"gradient_sparsity": ("regularizer.step=0.3",)}
 """Settings with which a term is not 0 on a tiny network that has not been trained."""
 EXACT = ("gradient_sparsity", "gradient_l1", "gradient_l2")
-CASES = [*((name,) for name in config.groups()["regularizer"]), *((name, "exact") for name in EXACT)]
+CASES = [*((name,) for name in yamls.groups()["regularizer"]), *((name, "exact") for name in EXACT)]
 CASES += [(name, "finite_difference") for name in EXACT]
 
 
@@ -37,7 +37,7 @@ def regularizer(request) -> Regularizer:
     return regularizer_of(choice, *(f"regularizer.method={m}" for m in method))
 
 
-@pytest.fixture(params=config.groups()["regularizer"])
+@pytest.fixture(params=yamls.groups()["regularizer"])
 def choice(request) -> str:
     return str(request.param)
 

@@ -70,6 +70,20 @@ def test_a_truncated_file_is_refused(path, classifier, share):
     refused(path)
 
 
+def test_flipped_bits_of_the_weights_are_refused(path, classifier):
+    """Which torch itself loads without a word."""
+    saved = checkpoint(classifier)
+    saved.save(path)
+    content = path.read_bytes()
+    for tensor in saved.state.values():
+        weights = tensor.numpy().tobytes()
+        if len(weights) > 64:
+            at = content.index(weights) + len(weights) // 2
+            path.write_bytes(content[:at] + bytes([content[at] ^ 0x80]) + content[at + 1 :])
+            torch.load(path, weights_only=True)
+            assert "BadZipFile" in refused(path)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_random_bytes_are_refused(path, seed):
     path.write_bytes(random.Random(seed).randbytes(4000))

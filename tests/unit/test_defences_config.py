@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from snnrobust import config
+from snnrobust import config, yamls
 from snnrobust.attacks.flips_sda import SDA
 from snnrobust.attacks.gradient import ProjectedGradient
 from snnrobust.estimators.ensemble import Ensemble
@@ -24,7 +24,7 @@ def defence_of(*overrides: str, defence: str = "adversarial") -> Any:
     return config.instantiate("defence", composed(*overrides, defence=defence))
 
 
-@pytest.mark.parametrize("choice", [c for c in config.groups()["attack"] if c not in ON_CODES])
+@pytest.mark.parametrize("choice", [c for c in yamls.groups()["attack"] if c not in ON_CODES])
 def test_any_attack_on_inputs_fits_in_with_a_budget_of_its_own(choice):
     data = ["dataset=digits_events_binary"] if choice in OF_FLIPS else ["dataset=digits"]
     attack = defence_of(f"attack@defence.attack={choice}", "threat=l2", "estimator=rate", "seed=5", *data).attack

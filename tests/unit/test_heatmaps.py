@@ -15,6 +15,7 @@ from snnrobust.estimators.rate import BPTR
 from snnrobust.estimators.surrogate import TRAINED
 from snnrobust.evaluation.examples import examples
 from snnrobust.evaluation.measures import input_gradient
+from snnrobust.forgetting import forget
 from snnrobust.job import CHECKPOINT, GRADIENTS, HISTORY, OUTCOMES, RESULTS, Job
 from snnrobust.record import gradients
 from snnrobust.reporting.estimators import estimator_table
@@ -25,7 +26,6 @@ from snnrobust.reporting.records import collect
 from snnrobust.reporting.report import _drawn, write_report
 from snnrobust.reporting.tables import summarise
 from snnrobust.reporting.trainings import trainings_of
-from snnrobust.weights import _forget
 from snnrobust.spiking.encoder import Frames
 from snnrobust.spiking.fuse import fused
 from snnrobust.threat import Linf
@@ -272,5 +272,5 @@ def test_gradients_are_forgotten_with_the_weights_that_they_are_of(tmp_path):
         folder.mkdir(exist_ok=True)
         for name in (CHECKPOINT, RESULTS, OUTCOMES, GRADIENTS, HISTORY):
             (folder / name).write_text(json.dumps({}))
-    _forget(Job({"force": False}, {}, (), "evaluate", tmp_path / CHECKPOINT))
+    forget(Job({"force": False}, {}, (), "evaluate", tmp_path / CHECKPOINT))
     assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {HISTORY}

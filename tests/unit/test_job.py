@@ -47,8 +47,13 @@ def test_the_first_evaluation_is_the_one_that_config_yaml_says_also_if_it_failed
     assert job.folder == job.home / job.evaluation
     (job.home / "config.yaml").write_text(yaml.safe_dump(json.loads(json.dumps(dict(job.config)))))
     assert job.folder == job.home
-    (job.home / "config.yaml").write_text("- no: [config")
-    assert job.folder == job.home / job.evaluation
+
+
+@pytest.mark.parametrize("content", [b"", b"- no: [config", b"\x80\xff", b"\0\0", b"[1]", b"seed: .nan"])
+def test_a_damaged_config_is_made_again_where_it_was(job, content):
+    job.home.mkdir(parents=True)
+    (job.home / "config.yaml").write_bytes(content)
+    assert job.folder == job.home
 
 
 def test_an_evaluation_lies_beside_its_checkpoint(composed, tmp_path):

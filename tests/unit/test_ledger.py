@@ -180,6 +180,17 @@ def test_what_follows_a_damaged_line_is_computed_again_and_said(tmp_path, caplog
         assert computed(Ledger(journal))[1] == []
 
 
+def test_flipped_bits_do_not_pass(tmp_path):
+    path = tmp_path / "j"
+    interrupted_after(path, 2)
+    whole = path.read_bytes()
+    first = whole.index(b"\n") + 1
+    for place in range(first, len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with Journal(path, HEADER) as journal:
+            assert len(computed(Ledger(journal))[1]) in (2, 3), place
+
+
 @contextmanager
 def room(size):
     """A real limit of the kernel on the size of files: writing beyond it fails as on a full disk."""

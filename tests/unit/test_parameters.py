@@ -6,7 +6,7 @@ import pytest
 import torch
 import yaml
 
-from snnrobust import config
+from snnrobust import config, yamls
 from snnrobust.describe import META, layers
 from snnrobust.models.vgg import VGG
 from snnrobust.spiking.neuron import IF, Neuron
@@ -57,7 +57,7 @@ WORK = [  # spiking neurons and multiply-accumulates of one step, in millions
 
 def without_content(model, overrides, shape, classes):
     """On the meta device: shapes alone."""
-    node = yaml.safe_load((config.folder() / "model" / f"{model}.yaml").read_text())
+    node = yaml.safe_load((yamls.folder() / "model" / f"{model}.yaml").read_text())
     node |= {key: yaml.safe_load(value) for key, value in (override.split("=") for override in overrides)}
     with META:
         return config.instantiate("model", node)(shape, classes, lambda: IF(triangle()))
@@ -104,7 +104,7 @@ DOCUMENTED = [
 
 
 def test_every_model_is_in_the_documentation():
-    assert sorted(row[0].strip("`") for row in DOCUMENTED) == sorted(config.groups()["model"])
+    assert sorted(row[0].strip("`") for row in DOCUMENTED) == sorted(yamls.groups()["model"])
 
 
 @pytest.mark.parametrize("row", DOCUMENTED, ids=lambda row: row[0].strip("`"))

@@ -145,7 +145,7 @@ def test_a_mixed_bag_gives_its_records_and_names_the_rest(tmp_path):
     assert "pgd_accuracy" in reasons["odd"]
     assert "unfinished" in reasons["killed"]
     assert "config" in reasons["lacking"]
-    assert "1 runs failed and are not in the table" in summarise(found).notes
+    assert "1 run failed and is not in the table" in summarise(found).notes
 
 
 def test_a_copied_run_counts_once_and_a_copy_that_differs_is_named(tmp_path):

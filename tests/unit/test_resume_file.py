@@ -104,6 +104,14 @@ def test_an_epoch_after_a_start_of_the_same_process_was_not_taken_up(path):
     assert underway.content.resumed_at == {"start": [2], "training": []}
 
 
+def test_a_training_after_a_start_that_was_over_already_was_taken_up(path):
+    Underway(path, "signature", {}).keeper("start").save({"epochs": 1})
+    underway = Underway(path, "signature", {})
+    underway.begin({"method": "hydra"}, made()()[1])
+    underway.keeper("training").save({"epochs": 1})
+    assert underway.content.resumed_at == {"start": [], "training": [1]}
+
+
 # --- what cannot be taken up
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from snnrobust.config import compose
 from snnrobust.launch import read, spelt_out
@@ -66,6 +67,14 @@ def test_its_runs_are_those_of_the_same_words_typed_by_hand(place):
     assert all(task.job.group == "weights" for task in by_name.tasks)
     (one,) = read("config", "train", [*by_name.tasks[0].job.overrides]).tasks
     assert one.job.folder == by_name.tasks[0].job.folder
+
+
+@pytest.mark.parametrize("text", ["my data, old", "it's here", "data (old)", "a=b", "~/x # y", "[a]", "null", "müller"])
+def test_a_text_is_one_value_whatever_its_characters(place, text):
+    content = {"dataset": {"root": text}, "hydra": {"sweeper": {"params": {"seed": "0,1"}}}}
+    (place / "sweeps" / "texts.yaml").write_text(yaml.safe_dump(content))
+    tasks = read("config", "train", ["+sweeps=texts"]).tasks
+    assert [task.job.config["dataset"]["root"] for task in tasks] == [text, text]
 
 
 def test_what_is_typed_wins(place):

@@ -9,7 +9,7 @@ import pytest
 from snnrobust import sweeping
 from snnrobust.claims import Claim
 from snnrobust.job import FAILURE, RESULTS, TRAINING_LOCK, read_json
-from snnrobust.launch import read
+from snnrobust.launch import launch, read
 from snnrobust.launchers.base import Launcher, Outcome, Task
 from snnrobust.planning import state_of
 from snnrobust.sweeping import ATTEMPTS, sweep
@@ -68,7 +68,7 @@ def scripted(tmp_path, script, *words):
 def test_a_failure_does_not_touch_the_others(tmp_path, capsys):
     wanted, launcher = scripted(tmp_path, {1: ["fail"]})
     assert sweep(wanted, launcher) == {1: "fail 1"}
-    assert capsys.readouterr().err == "failed: fail 1\n"
+    assert capsys.readouterr().err == "4 of 4 runs to do\nfailed: fail 1\n"
     assert launcher.rounds == [[0, 1, 2, 3]]
 
 
@@ -100,7 +100,7 @@ def test_a_run_of_another_process_is_waited_for(tmp_path, monkeypatch, capsys):
     wanted, launcher = scripted(tmp_path, {3: ["busy"] * 3})
     assert sweep(wanted, launcher) == {}
     assert launcher.rounds == [[0, 1, 2, 3], [3], [3], [3]]
-    assert capsys.readouterr().err == "[4/4] seed=3: busy 3 is at work on it\n"
+    assert capsys.readouterr().err == "4 of 4 runs to do\n[4/4] seed=3: busy 3 is at work on it\n"
 
 
 def test_what_is_on_record_is_shown_and_not_launched(tmp_path, capsys):
@@ -109,6 +109,15 @@ def test_what_is_on_record_is_shown_and_not_launched(tmp_path, capsys):
     assert sweep(wanted, launcher) == {}
     assert launcher.rounds == [[0, 1, 3]]
     assert "[3/4] seed=2: clean 50.0 % (recorded earlier; force=true runs it again)\n" in capsys.readouterr().out
+
+
+def test_one_run_with_a_launcher_is_a_sweep_of_one(tmp_path, capsys):
+    words = [f"runs={tmp_path}", "tracker=none"]
+    record(read("config", "train", words).tasks[0])
+    assert launch("config", "train", [*words, "launcher=parallel"]) == 0
+    shown, count = capsys.readouterr().out.splitlines()
+    assert shown == "[1/1]: clean 50.0 % (recorded earlier; force=true runs it again)"
+    assert count == "1 run: 1 done, 0 failed"
 
 
 def test_evaluations_wait_for_the_training_that_they_share(tmp_path):
@@ -121,10 +130,36 @@ def test_force_trains_once_and_evaluates_all(tmp_path):
     wanted, launcher = scripted(tmp_path, {}, "seed=0,1", "threat.eps=0.1,0.2", "force=true")
     for task in wanted:
         record(task)
-    forced = [task.job.config["force"] for task in wanted]
-    assert forced == [True, False, True, False]
-    assert launcher.rounds == []
-    assert [*sweeping._Sweep(wanted, launcher)._next()] == [0, 2]
+    assert sweep(wanted, launcher) == {}
+    assert launcher.rounds == [[0, 2], [1, 3]]  # the trainings take the results of all their evaluations away
+
+
+def test_a_forced_run_that_is_killed_goes_on_where_it_was(tmp_path):
+    wanted, launcher = scripted(tmp_path, {0: ["kill"]}, "seed=0,1", "force=true")
+    record(wanted[0])
+    launched: list[bool] = []
+
+    @dataclass(frozen=True)
+    class Watched(Launcher):
+        def launch(self, tasks: Sequence[Task]) -> Generator[tuple[int, Outcome], None, None]:
+            launched.extend(task.job.config["force"] for task in tasks)
+            assert not (wanted[0].job.home / RESULTS).exists()
+            yield from launcher.launch(tasks)
+
+    assert sweep(wanted, Watched()) == {}
+    assert launched == [False] * 4
+
+
+def test_force_makes_evaluations_of_saved_weights_again(tmp_path):
+    (trained,) = tasks(tmp_path, "seed=0")
+    record(trained)
+    evaluation = replace(
+        trained, job=replace(trained.job, kind="evaluate", checkpoint=trained.job.home / "checkpoint.pt")
+    )
+    forced = replace(evaluation, job=replace(evaluation.job, config={**evaluation.job.config, "force": True}))
+    launcher = Scripted({}, [forced])
+    assert sweep([forced], launcher) == {}
+    assert launcher.rounds == [[0]]
 
 
 def test_results_that_a_launcher_reports_but_nobody_finds_are_a_failure(tmp_path):

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from snnrobust import launch
 from snnrobust.claims import Claim
 from snnrobust.schema import ConfigError
 from snnrobust.syncing import by_run, read, sync, unsent
+from tests.unit.test_sweeping import record
 
 SNNROBUST = Path(sys.executable).with_name("snnrobust")
 
@@ -38,6 +40,29 @@ def server(tmp_path, monkeypatch):
 def command(*arguments):
     done = subprocess.run([SNNROBUST, "sync", *map(str, arguments)], capture_output=True, text=True, check=False)
     return done.returncode, done.stdout, done.stderr
+
+
+def test_an_address_that_is_none_is_one_line(tmp_path, server, monkeypatch):
+    monkeypatch.setenv("WANDB_BASE_URL", "nonsense")
+    tracked(tmp_path / "run", "offline-run-20260102_000000")
+    status, said, complaint = command(tmp_path)
+    assert (status, said) == (1, "")
+    (line,) = complaint.splitlines()
+    assert line.startswith("snnrobust: the W&B client is set up wrongly: ")
+    assert "base_url" in line
+    assert line.endswith("; 1 run to upload")
+
+
+def test_a_sweep_speaks_of_uploads_as_long_as_there_are_any(tmp_path, capsys):
+    words = ["-m", f"runs={tmp_path}", "seed=0"]
+    record(launch.read("config", "train", words).tasks[0])
+    (run,) = tmp_path.iterdir()
+    file = tracked(run, "offline-run-20260102_000000")
+    assert launch.launch("config", "train", words) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"tracked offline; upload with: snnrobust sync {tmp_path}"
+    Path(f"{file}.synced").touch()
+    assert launch.launch("config", "train", words) == 0
+    assert "tracked" not in capsys.readouterr().out
 
 
 def test_what_no_server_has_is_found_in_the_order_in_which_it_was_begun(tmp_path):
