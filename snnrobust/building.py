@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from snnrobust.attacks.base import Attack
     from snnrobust.conversion.base import Start
-    from snnrobust.experiment import Experiment, ForeignExperiment
+    from snnrobust.experiment import Experiment
+    from snnrobust.foreign_experiment import ForeignExperiment
     from snnrobust.spiking.classifier import SpikingClassifier
     from snnrobust.tracking import Tracker
 
@@ -48,7 +49,7 @@ def build_foreign(config: Mapping[str, Any]) -> tuple[ForeignExperiment, Tracker
         ConfigError: if an object refuses its settings in combination.
         CheckpointError: if the source of a transferred attack cannot be used.
     """
-    from snnrobust.experiment import ForeignExperiment
+    from snnrobust.foreign_experiment import ForeignExperiment
 
     parts = _parts(config, [key for key in FOREIGN_NODES if key != "model"])
     tracker = parts.pop("tracker")

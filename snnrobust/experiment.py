@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +11,6 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from snnrobust.attacks.base import Attack
-from snnrobust.attacks.guard import untouched
 from snnrobust.conversion.base import Ground, Start
 from snnrobust.data.dataset import DataSource, Splits
 from snnrobust.estimators.base import Estimator
@@ -21,7 +19,7 @@ from snnrobust.evaluation.evaluator import Evaluator, Settings
 from snnrobust.evaluation.ledger import Ledger
 from snnrobust.evaluation.progress import Progress, silent
 from snnrobust.evaluation.report import Report
-from snnrobust.foreign import Foreign, load_weights, verify
+from snnrobust.foreign import Foreign
 from snnrobust.randomness import isolated
 from snnrobust.regularizers.base import Regularizer
 from snnrobust.spiking.classifier import Classifier, Normalize, SpikingClassifier
@@ -112,12 +110,12 @@ class Experiment:
         Raises:
             ValueError: in one line, if one does not apply to it.
         """
-        attacks = _paths("attacks", self.attacks) | _paths("defence", vars(self.defence))
-        attacks |= _paths("regularizer", vars(self.regularizer))
+        attacks = paths("attacks", self.attacks) | paths("defence", vars(self.defence))
+        attacks |= paths("regularizer", vars(self.regularizer))
         if isinstance(self.training, TrainingSettings):
-            attacks |= _paths("training.validation", vars(self.training.validation))
+            attacks |= paths("training.validation", vars(self.training.validation))
             refuse_unusable(self.training, model, self.device)
-        _try_estimators(attacks, model)
+        try_estimators(attacks, model)
 
     def begin(
         self,
@@ -183,85 +181,7 @@ class Experiment:
         """
         reference = None if self.reference is None else self.reference()
         judge = Evaluator(self.attacks, self.threat, self.estimator, self.headline, self.evaluation, reference)
-        with spoken_of("evaluation.batch_size", self.evaluation.batch_size, "a smaller one"):
-            return judge(model, splits.test, progress, splits.validation, ledger)
-
-
-@dataclass(frozen=True)
-class ForeignExperiment:
-    """The evaluation of a network that was made elsewhere.
-
-    Args:
-        dataset: source of the data.
-        network: makes the network.
-        weights: file with its state dict; None if it loads its weights itself.
-        stochastic: whether it draws at random in eval mode.
-        threat: budget of the evaluation.
-        attacks: by name.
-        headline: metric names and the attacks that give them.
-        estimator: whose gradient is measured.
-        evaluation: how attacks are run and judged.
-        seed: of weights that no file sets.
-        device: where it runs.
-    """
-
-    dataset: DataSource
-    network: Callable[[], nn.Module]
-    weights: Path | None
-    stochastic: bool
-    threat: Threat
-    attacks: Mapping[str, Attack]
-    headline: Mapping[str, str]
-    estimator: Estimator
-    evaluation: Settings
-    seed: int
-    device: torch.device
-
-    def load(self) -> Splits:
-        """The data, on the device."""
-        return self.dataset.load().to(self.device)
-
-    def classifier(self) -> Foreign:
-        """The network with its weights, as a classifier.
-
-        Raises:
-            ValueError: in one line, if it cannot be made, or the weights do not fit.
-        """
-        with isolated("weights", self.seed):
-            network = self.network()
-        if not isinstance(network, nn.Module):
-            raise ValueError(f"model: got {type(network).__name__}; allowed: what makes a torch.nn.Module")
-        if self.weights is not None:
-            load_weights(network, self.weights)
-        return Foreign(network, self.dataset.bounds, self.stochastic).to(self.device)
-
-    def refuse_misfits(self, model: SpikingClassifier | Foreign) -> None:
-        """Tries all estimators on the model.
-
-        Raises:
-            ValueError: in one line, if one does not apply to it.
-        """
-        _try_estimators(_paths("attacks", self.attacks), model)
-
-    def cautions(self, model: Foreign, splits: Splits) -> list[str]:
-        """See `foreign.verify`; tried on the first test batch."""
-        batch = next(splits.test.batches(self.evaluation.batch_size))
-        with untouched(model):
-            return verify(model, batch.x, splits.test.labels)
-
-    def evaluate(
-        self, model: Classifier, splits: Splits, progress: Progress = silent, ledger: Ledger | None = None
-    ) -> Report:
-        """Runs the suite on the test data; what an attack has to choose, it chooses on the validation data.
-
-        Batches that `ledger` has on record are not computed again.
-
-        Raises:
-            OutOfMemory: if memory does not suffice.
-        """
-        judge = Evaluator(self.attacks, self.threat, self.estimator, self.headline, self.evaluation)
-        with spoken_of("evaluation.batch_size", self.evaluation.batch_size, "a smaller one"):
-            return judge(model, splits.test, progress, splits.validation, ledger)
+        return judged(judge, model, splits, progress, ledger)
 
 
 def untrained(
@@ -276,6 +196,16 @@ def untrained(
         return classifier
 
 
+def judged(judge: Evaluator, model: Classifier, splits: Splits, progress: Progress, ledger: Ledger | None) -> Report:
+    """What a judge says of a model on the test data; what an attack has to choose, it chooses on the validation data.
+
+    Raises:
+        OutOfMemory: if memory does not suffice.
+    """
+    with spoken_of("evaluation.batch_size", judge.settings.batch_size, "a smaller one"):
+        return judge(model, splits.test, progress, splits.validation, ledger)
+
+
 def _tell_shapes(classifier: SpikingClassifier, shape: tuple[int, ...]) -> None:
     """One forward pass, for parameters whose shape follows from the input of their layer; nothing else changes."""
     with torch.no_grad():
@@ -283,12 +213,12 @@ def _tell_shapes(classifier: SpikingClassifier, shape: tuple[int, ...]) -> None:
     classifier.train()
 
 
-def _paths(key: str, settings: Mapping[str, object]) -> dict[str, Attack]:
+def paths(key: str, settings: Mapping[str, object]) -> dict[str, Attack]:
     """The attacks among some settings, by their path in the config."""
     return {f"{key}.{name}": value for name, value in settings.items() if isinstance(value, Attack)}
 
 
-def _try_estimators(attacks: Mapping[str, Attack], model: Classifier) -> None:
+def try_estimators(attacks: Mapping[str, Attack], model: Classifier) -> None:
     """Raises a ValueError that names the attack if an estimator does not apply to the model."""
     for path, attack in attacks.items():
         if isinstance(attack.estimator, Strongest):

@@ -17,7 +17,8 @@ from snnrobust.evaluation.examples import Examples
 from snnrobust.evaluation.outcomes import ROBUST
 from snnrobust.evaluation.report import Report
 from snnrobust.evaluation.selection import Selection
-from snnrobust.experiment import Experiment, ForeignExperiment
+from snnrobust.experiment import Experiment
+from snnrobust.foreign_experiment import ForeignExperiment
 from snnrobust.job import SCHEMA, Job
 from snnrobust.training.checkpoint import Checkpoint
 from snnrobust.training.scores import Epoch

@@ -21,9 +21,10 @@ from snnrobust.evaluation.journal import Journal
 from snnrobust.evaluation.ledger import Ledger
 from snnrobust.evaluation.progress import Progress
 from snnrobust.evaluation.report import Report
-from snnrobust.experiment import Experiment, ForeignExperiment
+from snnrobust.experiment import Experiment
 from snnrobust.files import write_atomically, write_json
 from snnrobust.foreign import Foreign
+from snnrobust.foreign_experiment import ForeignExperiment
 from snnrobust.forgetting import refuse_while_evaluated
 from snnrobust.job import (
     CONFIG,

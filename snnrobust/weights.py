@@ -10,8 +10,9 @@ from typing import Any
 
 from snnrobust import compressed, distributed
 from snnrobust.data.dataset import Splits
-from snnrobust.experiment import Experiment, ForeignExperiment
+from snnrobust.experiment import Experiment
 from snnrobust.foreign import Foreign
+from snnrobust.foreign_experiment import ForeignExperiment
 from snnrobust.forgetting import forget
 from snnrobust.job import CHECKPOINT, HISTORY, SPARSE_WEIGHTS, STATE, Job
 from snnrobust.record import curves, kept_metrics, provenance

@@ -27,7 +27,7 @@ LAYERS = (
     {"run", "console", "describe"},
     {"weights"},
     {"record"},
-    {"experiment"},
+    {"experiment", "foreign_experiment"},
     {"conversion"},
     {"training", "evaluation", "tracking"},
     {"regularizers", "attacks"},

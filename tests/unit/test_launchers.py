@@ -1,7 +1,6 @@
 """What launchers ask of others, and what they make of the answers. Slurm's commands are scripts here; the real ones
 are for `make test-slurm`."""
 
-import json
 import pickle
 import sys
 import threading
@@ -14,8 +13,7 @@ import pytest
 
 from snnrobust import sweeping
 from snnrobust.claims import Claim
-from snnrobust.job import RESULTS, TRAINING_LOCK
-from snnrobust.launch import read
+from snnrobust.job import TRAINING_LOCK
 from snnrobust.launchers import slurmjobs
 from snnrobust.launchers.base import Launcher, Outcome, Task, done_apart, limits, threads_of
 from snnrobust.launchers.parallel import Parallel
@@ -23,23 +21,7 @@ from snnrobust.launchers.ray import Ray
 from snnrobust.launchers.slurm import Slurm, Submitted
 from snnrobust.schema import ConfigError
 from snnrobust.sweeping import FUTILE, sweep
-
-
-def tasks(tmp_path, *words):
-    return read("config", "train", ["-m", f"runs={tmp_path}/runs", "tracker=none", *words]).tasks
-
-
-def record(task):
-    """Leaves the results of a run, as far as a launcher looks at them."""
-    content = {
-        "schema": 1,
-        "evaluation_signature": task.job.evaluation,
-        "metrics": {"clean_accuracy": 0.5},
-        "flags": [],
-    }
-    task.job.folder.mkdir(parents=True, exist_ok=True)
-    (task.job.home / "checkpoint.pt").touch()
-    (task.job.folder / RESULTS).write_text(json.dumps(content))
+from tests.unit.launched import record, tasks
 
 
 @pytest.fixture

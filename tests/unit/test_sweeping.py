@@ -1,6 +1,5 @@
 """What a sweep does with what launchers report, and with what they do not report."""
 
-import json
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -13,23 +12,7 @@ from snnrobust.launch import launch, read
 from snnrobust.launchers.base import Launcher, Outcome, Task
 from snnrobust.planning import state_of
 from snnrobust.sweeping import ATTEMPTS, sweep
-
-
-def tasks(tmp_path, *words):
-    return read("config", "train", ["-m", f"runs={tmp_path}", "tracker=none", *words]).tasks
-
-
-def record(task):
-    """Leaves the results of a run, as far as a sweep looks at them."""
-    content = {
-        "schema": 1,
-        "evaluation_signature": task.job.evaluation,
-        "metrics": {"clean_accuracy": 0.5},
-        "flags": [],
-    }
-    task.job.folder.mkdir(parents=True, exist_ok=True)
-    (task.job.home / "checkpoint.pt").touch()
-    (task.job.folder / RESULTS).write_text(json.dumps(content))
+from tests.unit.launched import record, tasks
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from snnrobust import launch
 from snnrobust.claims import Claim
 from snnrobust.schema import ConfigError
 from snnrobust.syncing import by_run, read, sync, unsent
-from tests.unit.test_sweeping import record
+from tests.unit.launched import record
 
 SNNROBUST = Path(sys.executable).with_name("snnrobust")
 
