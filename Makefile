@@ -53,10 +53,10 @@ test: setup ## the test suite (about 15 minutes)
 test-long: setup ## the slow tests too: browser, packaging
 	$(BIN)/python -m pytest
 
-test-slurm: setup ## launcher=slurm on a Slurm of one node, installed and started for it (Debian, root; about 6 minutes)
+test-slurm: setup ## launcher=slurm on a Slurm of one node, installed and started for it (Debian, root; about 7 minutes)
 	scripts/test_slurm.sh
 
-test-ray: setup ## launcher=ray on two raylets, with Ray in .venv-ray (about 4 minutes)
+test-ray: setup ## launcher=ray on two raylets, with Ray in .venv-ray (about 7 minutes)
 	scripts/test_ray.sh
 
 test-wandb: setup ## tracking and uploads against a W&B-compatible server on 127.0.0.1 (about 7 minutes)

@@ -184,6 +184,8 @@ class Proofs(Runs):
 
 def main(chosen: list[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # Started in the background, Ctrl-C is ignored here and in all processes that are started and interrupted from here.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="snnrobust-wandb-", ignore_cleanup_errors=True) as folder:
         server = Server(installed(VENV), Path(folder) / "server")
         try:
