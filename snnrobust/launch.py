@@ -95,7 +95,8 @@ def read(root: str, verb: Verb, arguments: list[str], replay: Sequence[str] = ()
     typed = spelt_out(typed)
     many = bool(MANY & set(flags)) or document is not None
     if many and SHOWING & set(flags):
-        raise ConfigError(f"{', '.join(sorted(SHOWING & set(flags)))}: shows one config; allowed: without -m")
+        shown = ", ".join(sorted(SHOWING & set(flags)))
+        raise ConfigError(f"{shown}: shows one config; allowed: without -m and sweeps")
     overrides = replayed(replay, typed)
     places = trusted(typed)
     words = [tuple(job) for job in expand(overrides)] if many else [tuple(overrides)]
