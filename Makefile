@@ -47,10 +47,10 @@ sparse-connectivity: setup ## compare sparse networks, converted and trained end
 sparse-connectivity-quick: setup ## the same on the digits, for one seed
 	$(SPARSE) --datasets digits --seeds 0
 
-test: setup ## the test suite (about 15 minutes)
+test: setup ## the test suite (about 20 minutes)
 	$(BIN)/python -m pytest -m "not long"
 
-test-long: setup ## the slow tests too: browser, packaging
+test-long: setup ## the slow tests too: kills of whole sweeps, browser, packaging (about 25 minutes)
 	$(BIN)/python -m pytest
 
 test-slurm: setup ## launcher=slurm on a Slurm of one node, installed and started for it (Debian, root; about 7 minutes)

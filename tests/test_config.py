@@ -40,6 +40,7 @@ NODES |= {
 }
 TARGETS = sorted({node["_target_"] for node in NODES.values()})
 NESTED = {
+    "additional_parameters",  # of sbatch
     *("threat", "surrogate", "parameters", "estimator", "estimators", "candidates", "attack", "source"),
     *("augmentation", "operations", "recordings", "images"),
     *("optimizer", "schedule", "scheduler", "validation", "training"),

@@ -142,6 +142,7 @@ def test_two_processes_find_what_one_finds(one, two, suite):
     assert said[1].replace(str(two), str(one)) == said[0]  # a table, once
 
 
+@pytest.mark.long
 def test_more_processes_than_batches(one, two):
     words = ("evaluation.batch_size=250", "attacks.pgd.steps=3")
     done(alone("evaluate", f"checkpoint={one}", *words))
@@ -215,6 +216,7 @@ def test_a_refusal_is_said_once_and_ends_all(tmp_path, words, said):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long
 def test_processes_wait_together_for_another_one(two):
     with Claim(two / ".lock"):
         process = start(several("evaluate", f"checkpoint={two}", "attacks.pgd.steps=2"))

@@ -116,7 +116,7 @@ def test_a_worker_keeps_to_the_threads_of_its_runs_whatever_the_environment_says
     told.mkdir()
     words = (*TINY, "model._target_=tests.awkward.Telling", "seed=0,1,2", "threads=2", *PARALLEL)
     done = sweep(tmp_path, *words, "launcher.gpus=[5,7]", TOLD=str(told))
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, "3 of 3 runs to do\n")
     found = [json.loads(path.read_text()) for path in told.iterdir()]
     assert len(found) == 2
     for worker in found:
@@ -167,7 +167,7 @@ def test_workers_do_not_outlive_a_sweep_that_is_killed_and_the_same_command_take
     wait_for_end(begun.process.pid)
     begun.end()
     done = sweep(tmp_path, *LONGER, "seed=0,1,2,3", *PARALLEL)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, "4 of 4 runs to do\n")
     assert metrics(tmp_path) == alone
     assert all(records(tmp_path)[run.name]["resumed_at"] for run in runs)
 
@@ -201,6 +201,7 @@ def test_ctrl_c_at_a_terminal_leaves_one_line_and_no_process(tmp_path):
     assert os.waitstatus_to_exitcode(status) == 130
     lines = shown.decode().replace("^C", "").splitlines()
     assert [line for line in lines if not re.match(r"\[\d/4\] ", line)] == [
-        "snnrobust: interrupted; finished runs are kept, the same command goes on with the others"
+        "4 of 4 runs to do",
+        "snnrobust: interrupted; finished runs are kept, the same command goes on with the others",
     ]
     wait_for_end(process)

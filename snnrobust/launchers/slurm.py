@@ -58,7 +58,7 @@ class Slurm(Launcher):
     gpus_per_node: NonNegativeInt | None = None
     array_parallelism: PositiveInt = 256
     setup: tuple[str, ...] = ()
-    additional_parameters: Mapping[str, Any] = field(default_factory=dict)
+    additional_parameters: dict[str, str | int | float | bool] = field(default_factory=dict)
 
     def launch(self, tasks: Sequence[Task]) -> Generator[tuple[int, Outcome], None, None]:
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S-%f")
