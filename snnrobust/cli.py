@@ -59,6 +59,8 @@ def _main(arguments: Sequence[str] | None) -> int:
         return _fail(str(error), status=1)
     except KeyboardInterrupt:
         sys.unraisablehook = _nothing  # objects of libraries that were half made complain when they go
+        if sys.stderr.isatty():  # which shows ^C
+            print(file=sys.stderr)
         return _fail("interrupted; finished runs are kept, the same command goes on with the others", INTERRUPTED)
     except BrokenPipeError:  # the reader of our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

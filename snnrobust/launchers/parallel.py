@@ -99,8 +99,15 @@ def _workers(jobs: int, threads: int, gpus: tuple[int, ...]) -> Iterator[Executo
     try:
         yield pool
     except BaseException:
+        threading.excepthook = _but_for_lokys
         pool.shutdown(kill_workers=True)
         raise
+
+
+def _but_for_lokys(failed: threading.ExceptHookArgs) -> None:
+    """A thread of loky's may look at workers while they are killed, and fail; nobody waits for it any more."""
+    if failed.thread is None or failed.thread.name != "ExecutorManagerThread":
+        threading.__excepthook__(failed)
 
 
 @cache
