@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from snnrobust.job import RunFailed, results_of
-from snnrobust.launch import launcher_of, names, run_job, split
+from snnrobust.launch import MANY, launcher_of, names, run_job, split
 from snnrobust.launchers.base import Launcher, Task
 from snnrobust.launchers.local import Local
 from snnrobust.overrides import expand
@@ -17,7 +17,6 @@ from snnrobust.schema import ConfigError
 from snnrobust.stages import Planned, plan
 from snnrobust.sweeping import say, sweep
 
-MANY = {"-m", "--multirun"}
 SHOWING = ["--cfg", "job"]
 
 

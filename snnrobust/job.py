@@ -15,6 +15,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -60,11 +61,11 @@ class Job:
     checkpoint: Path | None = None
     group: str | None = None
 
-    @property
+    @cached_property
     def training(self) -> str:
         return training_signature(self.config)
 
-    @property
+    @cached_property
     def evaluation(self) -> str:
         return evaluation_signature(self.config)
 

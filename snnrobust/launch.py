@@ -1,6 +1,6 @@
 """From the words of a command to its runs: all are composed and checked before the first one begins.
 
-With `config.py`, `overrides.py` and `building.py` the only file that imports Hydra.
+One of the files that import Hydra; `tests/test_layers.py` lists them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 Verb = Literal["train", "evaluate"]
 MANY = {"-m", "--multirun"}
-FLAGS = {"-m", "--multirun", "--cfg", "-c", "--resolve", "--package", "-p", "--info", "-i", "--help", "-h"}
+FLAGS = {*MANY, "--cfg", "-c", "--resolve", "--package", "-p", "--info", "-i", "--help", "-h"}
 VALUED = ("--cfg", "-c", "--package", "-p", "--info", "-i")
 SHOWING = {"--cfg", "-c", "--info", "-i", "--help", "-h"}
 """Flags with which Hydra prints something and runs nothing."""
