@@ -6,7 +6,9 @@ the same numbers; what they have to tell each other passes through this file alo
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -21,6 +23,8 @@ from torch.distributed.rendezvous import rendezvous
 
 from snnrobust.job import RunFailed
 from snnrobust.placement import Placement
+
+log = logging.getLogger(__name__)
 
 JOINING = timedelta(minutes=10)
 """How long the first process to arrive waits for the last."""
@@ -49,6 +53,13 @@ def size() -> int:
 def rank() -> int:
     """The number of this one, from 0; the first one writes, shows and tracks."""
     return dist.get_rank() if dist.is_initialized() else 0
+
+
+def warn(text: str) -> None:
+    """Said once, by the first process: in the log of the run and on standard error."""
+    if rank() == 0:
+        log.warning(text)
+        print(f"warning: {text}", file=sys.stderr)
 
 
 def add_up(tensors: Sequence[Tensor]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -50,9 +49,8 @@ def _tried(experiment: ForeignExperiment, model: Foreign, splits: Splits, job: J
         cautions = experiment.cautions(model, splits)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    for caution in cautions if distributed.rank() == 0 else ():
-        log.warning(caution)
-        print(f"warning: {caution}", file=sys.stderr)
+    for caution in cautions:
+        distributed.warn(caution)
     origin = {"model": job.config["model"]["_target_"], "weights": job.config["weights"], "cautions": cautions}
     return Checkpoint(job.training, 0, {}, {}, origin, {})
 

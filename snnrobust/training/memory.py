@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import re
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
@@ -29,8 +27,6 @@ SMALLER = "training.auto_batch=true, or a smaller training.batch_size"
 """What to do where a training runs out of it."""
 
 Result = TypeVar("Result")
-
-log = logging.getLogger(__name__)
 
 
 class OutOfMemory(Exception):
@@ -128,7 +124,7 @@ class Room:
         if self.halving and self.micro_batch < before:
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-            _warn(
+            distributed.warn(
                 f"out of memory with {before} samples per pass ({reason}); goes on with {self.micro_batch}, gradients "
                 "accumulated to the same batch"
             )
@@ -153,9 +149,3 @@ def _attempted(attempt: Callable[[], Result]) -> tuple[tuple[Result] | None, str
 
 def _device(model: nn.Module) -> torch.device:
     return next((p.device for p in model.parameters()), torch.device("cpu"))
-
-
-def _warn(text: str) -> None:
-    if distributed.rank() == 0:
-        log.warning(text)
-        print(f"warning: {text}", file=sys.stderr)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -162,7 +161,9 @@ class Underway:
     def _note_version(self) -> None:
         versions, now = self.content.torch, str(torch.__version__)
         if versions and versions[-1] != now:
-            _warn(f"{self.path}: trained with torch {versions[-1]} so far, goes on with {now}; its bits may differ")
+            distributed.warn(
+                f"{self.path}: trained with torch {versions[-1]} so far, goes on with {now}; its bits may differ"
+            )
         if versions[-1:] != [now]:
             versions.append(now)
 
@@ -211,12 +212,6 @@ def _read(path: Path) -> Content | None:
         if found.pop("format") == FORMAT:
             return Content(**found)
     except Exception as error:  # damage surfaces as many types
-        _warn(f"{path}: damaged ({type(error).__name__}); training begins again")
+        distributed.warn(f"{path}: damaged ({type(error).__name__}); training begins again")
         return None
     raise CheckpointError(f"{path}: written in another format than {FORMAT}; force=true trains from the beginning")
-
-
-def _warn(text: str) -> None:
-    if distributed.rank() == 0:
-        log.warning(text)
-        print(f"warning: {text}", file=sys.stderr)
